@@ -1,0 +1,48 @@
+"""SessionInfo: which model and framework a session is of, and what its reader should be told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+Status = Literal["running", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What a session says of itself, at its start and again at its end.
+
+    `started` is in seconds since the epoch. `every` is the sampling interval in steps. `notices` are sentences for
+    whoever looks at the session, such as what could not be recorded and why. `ended_because` is empty until the
+    session ended by an error.
+    """
+
+    model: str
+    framework: str
+    started: float
+    every: int
+    status: Status = "running"
+    notices: tuple[str, ...] = ()
+    ended_because: str = ""
+
+    def to_json(self) -> str:
+        """Return the JSON that a session keeps."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; keys that a newer minor version added are left aside.
+
+        Raises:
+            ValueError: the text is not such a record.
+        """
+        known = {field.name for field in fields(cls)}
+        try:
+            document: dict[str, Any] = {key: value for key, value in json.loads(text).items() if key in known}
+            info = cls(**document | {"notices": tuple(document.get("notices", ()))})
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"The session's record of itself is not one: {error!r}.") from error
+        if info.status not in get_args(Status):
+            raise ValueError(f"The session's status is {info.status!r}; known are {', '.join(get_args(Status))}.")
+        return info

@@ -1,0 +1,172 @@
+"""The statistics of one tensor: which there are, their units, their formulas, and the numpy reference of each.
+
+A tensor becomes one *row*: a float64 vector with one column per statistic, in the order of `STATISTICS`.
+A row of NaN throughout, its count included, says "not measured"; an empty tensor has count 0.
+Moments are over the finite values: NaN and Inf are counted, never dropped silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One column of a row.
+
+    `reference` is the slow, obvious numpy definition, from a flat float64 array of any length to one number;
+    every framework's version is tested against it. `unit` is "values" for a count, "" for the tensor's own unit.
+    """
+
+    name: str
+    unit: str
+    formula: str
+    reference: Callable[[FloatArray], float]
+
+
+@dataclass(frozen=True)
+class DerivedStatistic:
+    """A quantity computed from recorded columns; `compute` takes rows (..., 10) and gives (...)."""
+
+    name: str
+    unit: str
+    formula: str
+    compute: Callable[[FloatArray], FloatArray]
+
+
+def _finite(values: FloatArray) -> FloatArray:
+    return values[np.isfinite(values)]
+
+
+def _l2(values: FloatArray) -> float:
+    finite = _finite(values)
+    largest = float(np.max(np.abs(finite), initial=0.0))
+    if largest == 0.0:
+        return 0.0
+    return largest * float(np.sqrt(np.sum(np.square(finite / largest))))
+
+
+def _over_finite(function: Callable[[FloatArray], Any]) -> Callable[[FloatArray], float]:
+    """Apply `function` to the finite values; NaN where there are none."""
+
+    def reference(values: FloatArray) -> float:
+        finite = _finite(values)
+        return float(function(finite)) if finite.size else float("nan")
+
+    return reference
+
+
+STATISTICS: tuple[Statistic, ...] = (
+    Statistic("count", "values", "number of values", lambda x: float(x.size)),
+    Statistic("nan", "values", "number of NaN", lambda x: float(np.count_nonzero(np.isnan(x)))),
+    Statistic("posinf", "values", "number of +Inf", lambda x: float(np.count_nonzero(np.isposinf(x)))),
+    Statistic("neginf", "values", "number of -Inf", lambda x: float(np.count_nonzero(np.isneginf(x)))),
+    Statistic("zeros", "values", "number of values equal to 0", lambda x: float(np.count_nonzero(x == 0))),
+    Statistic("min", "", "least finite value", _over_finite(np.min)),
+    Statistic("max", "", "greatest finite value", _over_finite(np.max)),
+    Statistic("mean", "", "sum of the finite values / their number", _over_finite(np.mean)),
+    Statistic("std", "", "sqrt(mean((x - mean)^2)) over the finite values", _over_finite(np.std)),
+    Statistic("l2", "", "sqrt(sum(x^2)) over the finite values", _l2),
+)
+
+COLUMNS: tuple[str, ...] = tuple(statistic.name for statistic in STATISTICS)
+COUNT, NAN, POSINF, NEGINF, ZEROS, MIN, MAX, MEAN, STD, L2 = range(len(COLUMNS))
+
+
+def reference_row(values: Any) -> FloatArray:
+    """Return the row of `values` (any shape, any real dtype that numpy can cast to float64)."""
+    flat = np.asarray(values).astype(np.float64).ravel()
+    return np.array([statistic.reference(flat) for statistic in STATISTICS])
+
+
+def unmeasured(rows: int) -> FloatArray:
+    """Return `rows` rows that say "not measured"."""
+    return np.full((rows, len(COLUMNS)), np.nan)
+
+
+def finite_count(rows: FloatArray) -> FloatArray:
+    """Return how many finite values each row of (..., 10) saw."""
+    result: FloatArray = rows[..., COUNT] - rows[..., NAN] - rows[..., POSINF] - rows[..., NEGINF]
+    return result
+
+
+def merge(rows: FloatArray, starts: Sequence[int] = (0,)) -> FloatArray:
+    """Combine rows as if their tensors were one: parameters of a layer, calls of a module, replicas.
+
+    `rows` is (..., n, 10); group k is rows `starts[k]` to `starts[k + 1]`, and no group may be empty.
+    Returns (..., len(starts), 10). Rows that were not measured count for nothing; a group of them stays unmeasured.
+    Means and deviations combine by the parallel algorithm of Chan, Golub and LeVeque (1979).
+    """
+    groups = np.asarray(starts)
+    which = np.repeat(np.arange(len(groups)), np.diff(np.append(groups, rows.shape[-2])))
+    measured = ~np.isnan(rows[..., COUNT])
+
+    def total(values: FloatArray) -> FloatArray:
+        summed: FloatArray = np.add.reduceat(values, groups, axis=-1)
+        return summed
+
+    merged = np.full((*rows.shape[:-2], len(groups), len(COLUMNS)), np.nan)
+    for column in (COUNT, NAN, POSINF, NEGINF, ZEROS):
+        merged[..., column] = total(np.where(measured, rows[..., column], 0.0))
+    merged[..., MIN] = np.fmin.reduceat(rows[..., MIN], groups, axis=-1)
+    merged[..., MAX] = np.fmax.reduceat(rows[..., MAX], groups, axis=-1)
+
+    weight = np.nan_to_num(finite_count(rows))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        share = weight / total(weight)[..., which]
+        mean = total(np.where(weight > 0, share * rows[..., MEAN], 0.0))
+        spread = np.hypot(rows[..., STD], rows[..., MEAN] - mean[..., which])
+        scale = np.fmax.reduceat(spread, groups, axis=-1)
+        relative = np.where(spread > 0, spread / scale[..., which], 0.0)
+        std = np.where(scale > 0, scale * np.sqrt(total(np.where(weight > 0, share * relative**2, 0.0))), 0.0)
+        largest = np.fmax.reduceat(rows[..., L2], groups, axis=-1)
+        parts = np.where(rows[..., L2] > 0, rows[..., L2] / largest[..., which], 0.0)
+        l2 = np.where(largest > 0, largest * np.sqrt(total(parts**2)), 0.0)
+    any_finite = total(weight) > 0
+    merged[..., MEAN] = np.where(any_finite, mean, np.nan)
+    merged[..., STD] = np.where(any_finite, std, np.nan)
+    merged[..., L2] = l2
+    any_measured = np.logical_or.reduceat(measured, groups, axis=-1)
+    merged[~any_measured] = np.nan
+    return merged
+
+
+def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(bottom > 0, top / bottom, np.nan)
+
+
+DERIVED: tuple[DerivedStatistic, ...] = (
+    DerivedStatistic(
+        "rms", "", "l2 / sqrt(number of finite values)", lambda r: _ratio(r[..., L2], np.sqrt(finite_count(r)))
+    ),
+    DerivedStatistic("absmax", "", "max(|min|, |max|)", lambda r: np.fmax(np.abs(r[..., MIN]), np.abs(r[..., MAX]))),
+    DerivedStatistic("zero_share", "of values", "zeros / count", lambda r: _ratio(r[..., ZEROS], r[..., COUNT])),
+    DerivedStatistic(
+        "nonfinite", "values", "nan + posinf + neginf", lambda r: r[..., NAN] + r[..., POSINF] + r[..., NEGINF]
+    ),
+)
+
+_DERIVED_BY_NAME = {derived.name: derived for derived in DERIVED}
+NAMES: tuple[str, ...] = COLUMNS + tuple(_DERIVED_BY_NAME)
+
+
+def select(rows: FloatArray, name: str) -> FloatArray:
+    """Return the statistic `name` (recorded or derived) of rows (..., 10) as (...).
+
+    Raises:
+        ValueError: there is no statistic of that name.
+    """
+    if name in _DERIVED_BY_NAME:
+        return _DERIVED_BY_NAME[name].compute(rows)
+    if name in COLUMNS:
+        chosen: FloatArray = rows[..., COLUMNS.index(name)]
+        return chosen
+    raise ValueError(f"There is no statistic {name!r}; write one of {', '.join(NAMES)}.")
