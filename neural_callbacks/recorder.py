@@ -1,0 +1,174 @@
+"""Recorder: what the observers of all frameworks share. Frames go in; a session on disk comes out."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from neural.session.frame import Frame
+from neural.session.info import SessionInfo
+from neural.session.layers import LayerTable
+from neural.session.writer import SessionWriter
+
+logger = logging.getLogger("neuraldbg")
+
+SESSION_FOLDER = "neuraldbg"
+RECORDING = "recording"  # the part that hands frames to the writer
+# An exception's text may hold a whole tensor; a session's header has room for a few lines.
+LONGEST_REASON = 1000
+
+
+class Recorder:
+    """Writes the session of one training run to `<log_dir>/<run_name>/neuraldbg/`.
+
+    `model` is the model's name, `framework` its framework with the version, `every` the sampling interval in steps.
+    Without a `run_name` the run is called `MODEL-YYYYmmdd-HHMMSS`; a name that already holds a session gets -2, -3, ...
+    appended. Nothing here raises into training: what fails is logged once, kept as a notice, and left off. A run whose
+    folder cannot be made is not recorded, and the log says so.
+
+    Raises:
+        ValueError: `run_name` does not name a folder below `log_dir`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        framework: str,
+        log_dir: str | Path,
+        run_name: str | None,
+        every: int,
+        notices: Sequence[str] = (),
+    ) -> None:
+        started = time.time()
+        self.run_name = _checked(run_name) if run_name is not None else _run_name(model, started)
+        self.directory = Path(log_dir) / self.run_name / SESSION_FOLDER
+        self.switched_off: set[str] = set()
+        self._info = SessionInfo(model, framework, started, every)
+        self._step = 0
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._writer: SessionWriter | None = None
+        try:
+            self._make_folder(Path(log_dir))
+            self._writer = SessionWriter(self.directory)
+        except OSError as error:
+            logger.warning("This run is not recorded: %s cannot be made (%s).", self.directory, error.strerror)
+        else:
+            self._write_info()
+            # Whoever attached without a `with` block, or was thrown out of one, still gets a closed session.
+            atexit.register(self._close_at_exit)
+        for sentence in notices:
+            self.notice(sentence)
+
+    def _make_folder(self, log_dir: Path) -> None:
+        wanted = self.run_name
+        number = 1
+        while True:
+            try:
+                self.directory.mkdir(parents=True)
+            except FileExistsError:
+                if not self.directory.is_dir():
+                    raise
+                number += 1
+                self.run_name = f"{wanted}-{number}"
+                self.directory = log_dir / self.run_name / SESSION_FOLDER
+            else:
+                return
+
+    def write_layers(self, table: LayerTable, step: int) -> None:
+        """Write the layer table that frames from `step` on are numbered by; a table only grows."""
+        with self.contained(RECORDING):
+            if (writer := self._live_writer()) is not None:
+                writer.write_layers(table, step)
+
+    def record(self, frame: Frame) -> None:
+        """Hand `frame` to the writer's thread; waits only when the writer is several frames behind."""
+        with self.contained(RECORDING):
+            self._step = max(self._step, frame.step)
+            if (writer := self._live_writer()) is not None:
+                writer.write(frame)
+
+    def notice(self, sentence: str) -> None:
+        """Log `sentence` and keep it in the session, once."""
+        with self._lock:
+            if sentence in self._info.notices:
+                return
+            self._info = replace(self._info, notices=(*self._info.notices, sentence))
+        logger.warning("%s", sentence)
+        self._write_info()
+
+    @contextmanager
+    def contained(self, part: str) -> Iterator[None]:
+        """Keep an exception inside from reaching training: log it once, keep it as a notice, switch `part` off.
+
+        The caller asks `part in recorder.switched_off` before it tries again.
+        """
+        try:
+            yield
+        except Exception as error:
+            if part in self.switched_off:
+                return
+            self.switched_off.add(part)
+            logger.debug("What failed in %s:", part, exc_info=error)
+            self.notice(f"NeuralDbg switched {part} off after an error, training goes on: {_reason(error)}.")
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Write how the run ended (finished, or failed with `error`) and everything pending; safe to call again."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        atexit.unregister(self._close_at_exit)
+        if os.getpid() != self._process:
+            return  # a forked worker leaves the session to the process that opened it
+        with self._lock:
+            if error is None or (isinstance(error, SystemExit) and not error.code):
+                self._info = replace(self._info, status="finished")
+            else:
+                self._info = replace(self._info, status="failed", ended_because=_reason(error))
+        with self.contained(RECORDING):
+            writer.write_info(self._info, self._step)
+            writer.close()
+
+    def _close_at_exit(self) -> None:
+        # sys.last_value is what ended the script; an interactive session keeps there what failed long before.
+        self.close(None if hasattr(sys, "ps1") else getattr(sys, "last_value", None))
+
+    def _write_info(self) -> None:
+        with self.contained(RECORDING):
+            if (writer := self._live_writer()) is not None:
+                writer.write_info(self._info, self._step)
+
+    def _live_writer(self) -> SessionWriter | None:
+        # In a forked process the writer's thread does not exist: its queue would fill up and hold training.
+        return None if RECORDING in self.switched_off or os.getpid() != self._process else self._writer
+
+
+def _checked(run_name: str) -> str:
+    path = Path(run_name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(
+            f"run_name={run_name!r} is not a folder below log_dir; write a plain name, as run_name='mnist-1'."
+        )
+    return run_name
+
+
+def _run_name(model: str, started: float) -> str:
+    moment = datetime.fromtimestamp(started).astimezone()
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', model) or 'model'}-{moment:%Y%m%d-%H%M%S}"
+
+
+def _reason(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
