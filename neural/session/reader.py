@@ -1,0 +1,348 @@
+"""SessionReader: an index of a session that grows with its files, and its frames on demand."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neural.session import statistics, summaries
+from neural.session.frame import KINDS, Frame
+from neural.session.histogram import Histograms
+from neural.session.info import SessionInfo
+from neural.session.layers import LayerTable
+from neural.session.records import Scanner
+from neural.session.statistics import FloatArray
+
+Steps = NDArray[np.int64]
+
+SESSION_FOLDER = summaries.PLUGIN_NAME
+# Read this much of a file at a time: an index needs no more memory than this, whatever the file's size.
+CHUNK_BYTES = 4 * 2**20
+# Statistics are computed over so many frames at once: enough to vectorise, little enough to hold.
+BLOCK_FRAMES = 128
+# A torn record at a file's end is somebody writing, until the file has been quiet for so many seconds.
+QUIET_SECONDS = 15.0
+
+
+@dataclass
+class _Entries:
+    """Where the values of one tag stand in one file; parallel arrays."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    wall_times: array[float] = field(default_factory=lambda: array("d"))
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+
+
+class _File:
+    """One event file: an open descriptor, how far it was scanned, and what was found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.identity = os.fstat(self.descriptor).st_ino
+        self.scanner = Scanner()
+        self.entries: dict[str, _Entries] = {}
+        self.foreign = 0
+        self.refusal = ""
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.descriptor, length, offset)
+
+    def grow(self) -> bool:
+        """Index what was appended since the last call; return whether anything was."""
+        size = os.fstat(self.descriptor).st_size
+        start = self.scanner.position
+        wanted = CHUNK_BYTES
+        while self.scanner.position < size:
+            before = self.scanner.position
+            buffer = self.read(before, min(wanted, size - before))
+            for span, data in self.scanner.scan(buffer, size):
+                self._add(span.offset, data)
+            if self.scanner.position == before:
+                needed = self.scanner.needed(buffer)
+                if needed <= len(buffer) or needed > size - before:
+                    break
+                wanted = needed
+            else:
+                wanted = CHUNK_BYTES
+        return self.scanner.position > start
+
+    def _add(self, offset: int, data: bytes) -> None:
+        try:
+            for value in summaries.parse(data):
+                entries = self.entries.setdefault(value.tag, _Entries())
+                entries.steps.append(value.step)
+                entries.wall_times.append(value.wall_time)
+                entries.offsets.append(offset)
+                entries.lengths.append(len(data))
+        except summaries.NewerVersionError as error:
+            self.refusal = str(error)
+        except ValueError:
+            self.foreign += 1
+
+    def problems(self) -> Iterator[str]:
+        if self.refusal:
+            yield f"{self.path.name} is not shown. {self.refusal}"
+        if self.scanner.corrupt:
+            yield f"{self.path.name} is damaged in {self.scanner.corrupt} places; what stands there was skipped."
+        if self.foreign:
+            yield f"{self.path.name} holds {self.foreign} records that no session has; they were skipped."
+        status = os.fstat(self.descriptor)
+        rest = status.st_size - self.scanner.position
+        if rest > 0 and time.time() - status.st_mtime > QUIET_SECONDS:
+            yield f"{self.path.name} ends in the middle of a record; its last {rest} bytes are not shown."
+
+
+@dataclass(frozen=True)
+class _Index:
+    """One tag over all files, by step: the newest value of each."""
+
+    steps: Steps
+    files: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+_EMPTY = _Index(*(np.empty(0, np.int64) for _ in range(4)))
+
+
+class SessionReader:
+    """Reads the session in `directory` (…/RUN/neuraldbg), while it is being written or afterwards.
+
+    Keeps an index, a few numbers per value, and reads values when asked: its memory grows with the number of frames,
+    not with their size. Damaged records are passed over and counted in `problems`; everything else stays readable.
+    Where several files or records give the same step, the one written last counts. Safe to use from several threads.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.RLock()
+        self._files: dict[str, _File] = {}
+        self._order: list[_File] = []
+        self._indices: dict[str, _Index] = {}
+        self._all_steps: Steps | None = None
+        self._token = f"{time.time_ns():x}"
+        self._changes = 0
+
+    @property
+    def revision(self) -> str:
+        """A text that changes whenever something that can be read from here does."""
+        return f"{self._token}-{self._changes}"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences about what could not be read."""
+        with self._lock:
+            return tuple(problem for file in self._order for problem in file.problems())
+
+    @property
+    def last_written(self) -> float | None:
+        """When a file was last written to, in seconds since the epoch; None while there is none."""
+        with self._lock:
+            return max((os.fstat(file.descriptor).st_mtime for file in self._order), default=None)
+
+    def refresh(self) -> bool:
+        """Take in what was written since the last call; return whether there was anything new."""
+        with self._lock:
+            changed = self._find_files()
+            for file in self._order:
+                changed |= file.grow()
+            if changed:
+                self._indices.clear()
+                self._all_steps = None
+                self._changes += 1
+            return changed
+
+    def _find_files(self) -> bool:
+        """Bring `_files` up to date with the directory: new files, vanished ones, replaced or shortened ones."""
+        names = {entry.name for entry in os.scandir(self.directory)} if self.directory.is_dir() else set()
+        before = list(self._order)
+        kept: dict[str, _File] = {}
+        for name in sorted(name for name in names if "tfevents" in name):
+            path = self.directory / name
+            known = self._files.get(name)
+            try:
+                status = path.stat()
+                is_same = (
+                    known is not None and status.st_ino == known.identity and status.st_size >= known.scanner.position
+                )
+                kept[name] = known if known is not None and is_same else _File(path)
+            except OSError:
+                continue  # it vanished between the listing and here
+        self._files = kept
+        self._order = list(kept.values())
+        return self._order != before
+
+    def _index(self, tag: str) -> _Index:
+        with self._lock:
+            if tag not in self._indices:
+                self._indices[tag] = self._make_index(tag)
+            return self._indices[tag]
+
+    def _make_index(self, tag: str) -> _Index:
+        found = [(number, file.entries[tag]) for number, file in enumerate(self._order) if tag in file.entries]
+        if not found:
+            return _EMPTY
+        steps = np.concatenate([np.array(entries.steps, np.int64) for _, entries in found])
+        wall_times = np.concatenate([np.array(entries.wall_times) for _, entries in found])
+        files = np.repeat([number for number, _ in found], [len(entries.steps) for _, entries in found])
+        offsets = np.concatenate([np.array(entries.offsets, np.int64) for _, entries in found])
+        lengths = np.concatenate([np.array(entries.lengths, np.int64) for _, entries in found])
+        order = np.lexsort((wall_times, steps))
+        is_last = np.append(np.diff(steps[order]) > 0, True)
+        chosen = order[is_last]
+        return _Index(steps[chosen], files[chosen], offsets[chosen], lengths[chosen])
+
+    def _value(self, tag: str, step: int) -> summaries.Value:
+        with self._lock:
+            index = self._index(tag)
+            at = int(np.searchsorted(index.steps, step))
+            if at == len(index.steps) or index.steps[at] != step:
+                raise LookupError(f"The session has no {tag} at step {step}.")
+            return self._value_at(index, at, tag)
+
+    def _value_at(self, index: _Index, at: int, tag: str) -> summaries.Value:
+        file = self._order[index.files[at]]
+        data = file.read(int(index.offsets[at]), int(index.lengths[at]))
+        return next(value for value in summaries.parse(data) if value.tag == tag)
+
+    def _newest_text(self, tag: str) -> str | None:
+        steps = self._index(tag).steps
+        return summaries.text_of(self._value(tag, int(steps[-1]))) if len(steps) else None
+
+    def info(self) -> SessionInfo | None:
+        """Return what the session last said of itself; None while it has not."""
+        with self._lock:
+            text = self._newest_text(summaries.INFO_TAG)
+            return None if text is None else SessionInfo.from_json(text)
+
+    def layers(self) -> LayerTable | None:
+        """Return the newest layer table; None while there is none."""
+        with self._lock:
+            text = self._newest_text(summaries.LAYERS_TAG)
+            return None if text is None else LayerTable.from_json(text)
+
+    def table_step(self) -> int | None:
+        """Return the step of the newest layer table; None while there is none."""
+        steps = self._index(summaries.LAYERS_TAG).steps
+        return int(steps[-1]) if len(steps) else None
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of matrices that the session holds, in the order of `frame.KINDS`."""
+        return tuple(kind for kind in KINDS if len(self._index(summaries.PREFIX + kind).steps))
+
+    def steps(self, kind: str | None = None) -> Steps:
+        """Return the steps, ascending, that have a matrix of `kind`; None: of any kind."""
+        if kind is not None:
+            return self._index(summaries.PREFIX + kind).steps
+        with self._lock:
+            if self._all_steps is None:
+                parts = [self._index(summaries.PREFIX + name).steps for name in KINDS]
+                self._all_steps = np.unique(np.concatenate(parts))
+            return self._all_steps
+
+    def histogram_steps(self, kind: str) -> Steps:
+        """Return the steps, ascending, that have histograms of `kind`."""
+        return self._index(summaries.HISTOGRAMS_PREFIX + kind).steps
+
+    def matrix(self, kind: str, step: int) -> FloatArray:
+        """Return the matrix of `kind` at `step`, (rows, columns of the kind).
+
+        Raises:
+            LookupError: nothing was recorded there.
+        """
+        return summaries.matrix_of(self._value(summaries.PREFIX + kind, step), KINDS[kind].columns)
+
+    def histograms(self, kind: str, step: int) -> Histograms:
+        """Return the histograms of `kind` at `step`.
+
+        Raises:
+            LookupError: none were recorded there.
+        """
+        return summaries.histograms_of(self._value(summaries.HISTOGRAMS_PREFIX + kind, step))
+
+    def column_block(self, kind: str, names: Sequence[str], steps: Steps) -> FloatArray:
+        """Return statistics (`statistics.NAMES`) of every row over `steps`: (names, steps, rows) float64.
+
+        A frame with fewer rows than the largest, or with none at all at a step, is NaN there.
+        """
+        blocks: list[FloatArray] = []
+        for first in range(0, len(steps), BLOCK_FRAMES):
+            matrices = [self._matrix_or_none(kind, int(step)) for step in steps[first : first + BLOCK_FRAMES]]
+            height = max((len(matrix) for matrix in matrices if matrix is not None), default=0)
+            whole = np.full((len(matrices), height, len(KINDS[kind].columns)), np.nan)
+            for number, matrix in enumerate(matrices):
+                if matrix is not None:
+                    whole[number, : len(matrix)] = matrix
+            blocks.append(np.stack([statistics.select(whole, name) for name in names]))
+        rows = max((block.shape[2] for block in blocks), default=0)
+        result = np.full((len(names), len(steps), rows), np.nan)
+        for number, block in enumerate(blocks):
+            first = number * BLOCK_FRAMES
+            result[:, first : first + block.shape[1], : block.shape[2]] = block
+        return result
+
+    def _matrix_or_none(self, kind: str, step: int) -> FloatArray | None:
+        try:
+            return self.matrix(kind, step)
+        except LookupError:
+            return None
+
+    def frame(self, step: int) -> Frame:
+        """Return all that was measured at `step`.
+
+        Raises:
+            LookupError: nothing was recorded there.
+        """
+        with self._lock:
+            present = [kind for kind in self.kinds() if _has(self.steps(kind), step)]
+            if not present:
+                raise LookupError(f"The session has no frame at step {step}.")
+            values = {kind: self._value(summaries.PREFIX + kind, step) for kind in present}
+            binned = [kind for kind in KINDS if _has(self.histogram_steps(kind), step)]
+            scalars = [tag for file in self._order for tag in file.entries if not tag.startswith(summaries.PREFIX)]
+            return Frame(
+                step,
+                max(value.wall_time for value in values.values()),
+                {kind: summaries.matrix_of(value, KINDS[kind].columns) for kind, value in values.items()},
+                {kind: self.histograms(kind, step) for kind in binned},
+                {
+                    tag: summaries.scalar_of(self._value(tag, step))
+                    for tag in dict.fromkeys(scalars)
+                    if _has(self._index(tag).steps, step)
+                },
+            )
+
+
+def _has(steps: Steps, step: int) -> bool:
+    """Tell whether ascending `steps` hold `step`."""
+    at = np.searchsorted(steps, step)
+    return bool(at < len(steps) and steps[at] == step)
+
+
+def find_sessions(logdir: Path) -> dict[str, Path]:
+    """Return the sessions below `logdir`: run name -> its folder (…/RUN/neuraldbg).
+
+    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself.
+    """
+    found: dict[str, Path] = {}
+    for folder, subfolders, _ in os.walk(logdir):
+        subfolders.sort()
+        if SESSION_FOLDER in subfolders:
+            session = Path(folder, SESSION_FOLDER)
+            if any("tfevents" in entry.name for entry in session.iterdir()):
+                subfolders.remove(SESSION_FOLDER)
+                found[os.path.relpath(folder, logdir).replace(os.sep, "/")] = session
+    return found

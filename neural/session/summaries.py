@@ -1,0 +1,217 @@
+"""Frame <-> Summary protobuf: the tags, the plugin metadata and the format version of a session.
+
+One Event holds one value: one matrix, one set of histograms, one JSON text, or one scalar. Every value carries its
+metadata, so that a damaged record takes no other with it. A reader refuses a newer major version; a newer minor
+version may add tags, columns and JSON keys, which an older reader leaves aside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+
+from neural.session import histogram
+from neural.session.frame import KINDS, Frame
+from neural.session.histogram import Histograms
+from neural.session.info import SessionInfo
+from neural.session.layers import LayerTable
+
+PLUGIN_NAME = "neuraldbg"
+VERSION = (1, 0)
+PREFIX = f"{PLUGIN_NAME}/"
+INFO_TAG = f"{PREFIX}session"
+LAYERS_TAG = f"{PREFIX}layers"
+HISTOGRAMS_PREFIX = f"{PREFIX}histograms/"
+SCALARS_PLUGIN = "scalars"
+
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {
+    types_pb2.DT_DOUBLE: np.dtype("<f8"),
+    types_pb2.DT_FLOAT: np.dtype("<f4"),
+    types_pb2.DT_INT64: np.dtype("<i8"),
+    types_pb2.DT_UINT32: np.dtype("<u4"),
+}
+_PROTO_TYPES = {dtype: proto for proto, dtype in _NUMPY_TYPES.items()}
+
+
+class NewerVersionError(ValueError):
+    """A session written by a newer NeuralDbg than this one."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a session, as found in an event file. `columns` is empty for JSON texts and scalars."""
+
+    tag: str
+    step: int
+    wall_time: float
+    columns: tuple[str, ...]
+    tensor: Any
+    is_scalar: bool
+
+
+@lru_cache
+def _metadata(columns: tuple[str, ...], description: str) -> Any:
+    content = json.dumps({"version": VERSION, "columns": columns}).encode()
+    return summary_pb2.SummaryMetadata(
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content),
+        summary_description=description,
+        data_class=summary_pb2.DATA_CLASS_TENSOR,
+    )
+
+
+@lru_cache
+def _scalar_metadata() -> Any:
+    return summary_pb2.SummaryMetadata(
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=SCALARS_PLUGIN),
+        data_class=summary_pb2.DATA_CLASS_SCALAR,
+    )
+
+
+def _event(tag: str, step: int, wall_time: float, metadata: Any) -> tuple[Any, Any]:
+    event = event_pb2.Event(wall_time=wall_time, step=step)
+    value = event.summary.value.add(tag=tag)
+    value.metadata.CopyFrom(metadata)
+    return event, value.tensor
+
+
+def _array_event(tag: str, frame: Frame, metadata: Any, array: NDArray[Any]) -> bytes:
+    event, tensor = _event(tag, frame.step, frame.wall_time, metadata)
+    tensor.dtype = _PROTO_TYPES[array.dtype]
+    for extent in array.shape:
+        tensor.tensor_shape.dim.add(size=extent)
+    tensor.tensor_content = array.tobytes()
+    serialized: bytes = event.SerializeToString()
+    return serialized
+
+
+def _text_event(tag: str, step: int, wall_time: float, text: str, description: str) -> bytes:
+    event, tensor = _event(tag, step, wall_time, _metadata((), description))
+    tensor.dtype = types_pb2.DT_STRING
+    tensor.string_val.append(text.encode())
+    serialized: bytes = event.SerializeToString()
+    return serialized
+
+
+def file_version_event(wall_time: float) -> bytes:
+    """Return the event that every event file begins with."""
+    serialized: bytes = event_pb2.Event(wall_time=wall_time, file_version="brain.Event:2").SerializeToString()
+    return serialized
+
+
+def info_event(info: SessionInfo, step: int, wall_time: float) -> bytes:
+    """Return what the session says of itself as a serialized Event."""
+    return _text_event(INFO_TAG, step, wall_time, info.to_json(), "what this session is of (JSON)")
+
+
+def layers_event(table: LayerTable, step: int, wall_time: float) -> bytes:
+    """Return the layer table as a serialized Event."""
+    return _text_event(LAYERS_TAG, step, wall_time, table.to_json(), "the layers and parameters (JSON)")
+
+
+def frame_events(frame: Frame) -> Iterator[bytes]:
+    """Yield a serialized Event for each matrix, each set of histograms and each scalar of `frame`."""
+    for name, matrix in frame.matrices.items():
+        kind = KINDS[name]
+        metadata = _metadata(kind.columns, f"statistics of {kind.description}")
+        yield _array_event(PREFIX + name, frame, metadata, np.asarray(matrix, "<f8"))
+    for name, histograms in frame.histograms.items():
+        entries = histograms.entries
+        fits = not entries.size or int(entries.max()) <= np.iinfo(np.uint32).max
+        metadata = _metadata(histogram.COLUMNS, f"log2 histograms of {KINDS[name].description}")
+        yield _array_event(HISTOGRAMS_PREFIX + name, frame, metadata, entries.astype("<u4" if fits else "<i8"))
+    for name, scalar in frame.scalars.items():
+        event, tensor = _event(name, frame.step, frame.wall_time, _scalar_metadata())
+        tensor.dtype = types_pb2.DT_FLOAT
+        tensor.float_val.append(np.float32(scalar))
+        yield event.SerializeToString()
+
+
+@lru_cache
+def _columns(content: bytes) -> tuple[str, ...]:
+    """Return the column names in a value's metadata; ValueError for what is not ours, or too new."""
+    try:
+        document = json.loads(content)
+        major, minor = document["version"]
+        columns = tuple(str(column) for column in document["columns"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"A value's metadata is not NeuralDbg's: {error!r}.") from error
+    if major > VERSION[0]:
+        raise NewerVersionError(
+            f"It was written by a newer NeuralDbg (format {major}.{minor}; this one reads {VERSION[0]}.x): "
+            "update tensorboard-plugin-neuraldbg."
+        )
+    return columns
+
+
+def parse(data: bytes) -> Iterator[Value]:
+    """Yield the values of a serialized Event that belong to a session; other plugins' values are passed over.
+
+    Raises:
+        NewerVersionError: the format's major version is newer than ours.
+        ValueError: the bytes are no Event, or the metadata is damaged.
+    """
+    try:
+        event = event_pb2.Event.FromString(data)
+    except Exception as error:  # protobuf's DecodeError has no stable home across its versions
+        raise ValueError("A record is no Event.") from error
+    for value in event.summary.value:
+        plugin = value.metadata.plugin_data
+        if plugin.plugin_name == PLUGIN_NAME:
+            columns = _columns(plugin.content)
+            yield Value(value.tag, event.step, event.wall_time, columns, value.tensor, is_scalar=False)
+        elif plugin.plugin_name == SCALARS_PLUGIN:
+            yield Value(value.tag, event.step, event.wall_time, (), value.tensor, is_scalar=True)
+
+
+def matrix_of(value: Value, columns: tuple[str, ...]) -> NDArray[Any]:
+    """Return the matrix in `value`, (rows, len(columns)); a column that it lacks is NaN.
+
+    Raises:
+        ValueError: the tensor is no matrix with the columns that its metadata names.
+    """
+    array = _array_of(value.tensor)
+    if array.ndim != 2 or array.shape[1] != len(value.columns):  # noqa: PLR2004
+        raise ValueError(f"{value.tag} at step {value.step} has shape {array.shape}, not (rows, {len(value.columns)}).")
+    if value.columns == columns:
+        return array
+    chosen = np.full((array.shape[0], len(columns)), np.nan)
+    for position, column in enumerate(columns):
+        if column in value.columns:
+            chosen[:, position] = array[:, value.columns.index(column)]
+    return chosen
+
+
+def histograms_of(value: Value) -> Histograms:
+    """Return the histograms in `value`."""
+    return Histograms(matrix_of(value, histogram.COLUMNS).astype(np.int64))
+
+
+def text_of(value: Value) -> str:
+    """Return the text in `value`."""
+    strings = value.tensor.string_val
+    if len(strings) != 1:
+        raise ValueError(f"{value.tag} at step {value.step} holds {len(strings)} texts, not one.")
+    text: str = strings[0].decode()
+    return text
+
+
+def scalar_of(value: Value) -> float:
+    """Return the number in `value`, a scalar summary of ours or of anyone else."""
+    if value.tensor.float_val:
+        return float(value.tensor.float_val[0])
+    return float(_array_of(value.tensor).reshape(-1)[0])
+
+
+def _array_of(tensor: tensor_pb2.TensorProto) -> NDArray[Any]:
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    dtype = _NUMPY_TYPES.get(tensor.dtype)
+    if dtype is None:
+        raise ValueError(f"A value has the protobuf type {tensor.dtype}, which no session holds.")
+    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
