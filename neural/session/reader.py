@@ -5,104 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neural.session import statistics, summaries
+from neural.session.event_file import EventFile
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
-from neural.session.records import Scanner
 from neural.session.statistics import FloatArray
 
 Steps = NDArray[np.int64]
 
 SESSION_FOLDER = summaries.PLUGIN_NAME
-# Read this much of a file at a time: an index needs no more memory than this, whatever the file's size.
-CHUNK_BYTES = 4 * 2**20
-# Statistics are computed over so many frames at once: enough to vectorise, little enough to hold.
+# Statistics are computed over so many frames at once: enough to vectorise, little enough for the cache.
 BLOCK_FRAMES = 128
-# A torn record at a file's end is somebody writing, until the file has been quiet for so many seconds.
-QUIET_SECONDS = 15.0
-
-
-@dataclass
-class _Entries:
-    """Where the values of one tag stand in one file; parallel arrays."""
-
-    steps: array[int] = field(default_factory=lambda: array("q"))
-    wall_times: array[float] = field(default_factory=lambda: array("d"))
-    offsets: array[int] = field(default_factory=lambda: array("q"))
-    lengths: array[int] = field(default_factory=lambda: array("q"))
-
-
-class _File:
-    """One event file: an open descriptor, how far it was scanned, and what was found."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.identity = os.fstat(self.descriptor).st_ino
-        self.scanner = Scanner()
-        self.entries: dict[str, _Entries] = {}
-        self.foreign = 0
-        self.refusal = ""
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self.descriptor, length, offset)
-
-    def grow(self) -> bool:
-        """Index what was appended since the last call; return whether anything was."""
-        size = os.fstat(self.descriptor).st_size
-        start = self.scanner.position
-        wanted = CHUNK_BYTES
-        while self.scanner.position < size:
-            before = self.scanner.position
-            buffer = self.read(before, min(wanted, size - before))
-            for span, data in self.scanner.scan(buffer, size):
-                self._add(span.offset, data)
-            if self.scanner.position == before:
-                needed = self.scanner.needed(buffer)
-                if needed <= len(buffer) or needed > size - before:
-                    break
-                wanted = needed
-            else:
-                wanted = CHUNK_BYTES
-        return self.scanner.position > start
-
-    def _add(self, offset: int, data: bytes) -> None:
-        try:
-            for value in summaries.parse(data):
-                entries = self.entries.setdefault(value.tag, _Entries())
-                entries.steps.append(value.step)
-                entries.wall_times.append(value.wall_time)
-                entries.offsets.append(offset)
-                entries.lengths.append(len(data))
-        except summaries.NewerVersionError as error:
-            self.refusal = str(error)
-        except ValueError:
-            self.foreign += 1
-
-    def problems(self) -> Iterator[str]:
-        if self.refusal:
-            yield f"{self.path.name} is not shown. {self.refusal}"
-        if self.scanner.corrupt:
-            yield f"{self.path.name} is damaged in {self.scanner.corrupt} places; what stands there was skipped."
-        if self.foreign:
-            yield f"{self.path.name} holds {self.foreign} records that no session has; they were skipped."
-        status = os.fstat(self.descriptor)
-        rest = status.st_size - self.scanner.position
-        if rest > 0 and time.time() - status.st_mtime > QUIET_SECONDS:
-            yield f"{self.path.name} ends in the middle of a record; its last {rest} bytes are not shown."
 
 
 @dataclass(frozen=True)
@@ -113,9 +35,11 @@ class _Index:
     files: NDArray[np.int64]
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    contents: NDArray[np.int64]
+    heights: NDArray[np.int64]
 
 
-_EMPTY = _Index(*(np.empty(0, np.int64) for _ in range(4)))
+_EMPTY = _Index(*(np.empty(0, np.int64) for _ in range(6)))
 
 
 class SessionReader:
@@ -129,8 +53,8 @@ class SessionReader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.RLock()
-        self._files: dict[str, _File] = {}
-        self._order: list[_File] = []
+        self._files: dict[str, EventFile] = {}
+        self._order: list[EventFile] = []
         self._indices: dict[str, _Index] = {}
         self._all_steps: Steps | None = None
         self._token = f"{time.time_ns():x}"
@@ -169,7 +93,7 @@ class SessionReader:
         """Bring `_files` up to date with the directory: new files, vanished ones, replaced or shortened ones."""
         names = {entry.name for entry in os.scandir(self.directory)} if self.directory.is_dir() else set()
         before = list(self._order)
-        kept: dict[str, _File] = {}
+        kept: dict[str, EventFile] = {}
         for name in sorted(name for name in names if "tfevents" in name):
             path = self.directory / name
             known = self._files.get(name)
@@ -178,7 +102,7 @@ class SessionReader:
                 is_same = (
                     known is not None and status.st_ino == known.identity and status.st_size >= known.scanner.position
                 )
-                kept[name] = known if known is not None and is_same else _File(path)
+                kept[name] = known if known is not None and is_same else EventFile(path)
             except OSError:
                 continue  # it vanished between the listing and here
         self._files = kept
@@ -195,15 +119,18 @@ class SessionReader:
         found = [(number, file.entries[tag]) for number, file in enumerate(self._order) if tag in file.entries]
         if not found:
             return _EMPTY
-        steps = np.concatenate([np.array(entries.steps, np.int64) for _, entries in found])
+
+        def joined(name: str) -> NDArray[np.int64]:
+            return np.concatenate([np.array(getattr(entries, name), np.int64) for _, entries in found])
+
+        steps = joined("steps")
         wall_times = np.concatenate([np.array(entries.wall_times) for _, entries in found])
         files = np.repeat([number for number, _ in found], [len(entries.steps) for _, entries in found])
-        offsets = np.concatenate([np.array(entries.offsets, np.int64) for _, entries in found])
-        lengths = np.concatenate([np.array(entries.lengths, np.int64) for _, entries in found])
         order = np.lexsort((wall_times, steps))
         is_last = np.append(np.diff(steps[order]) > 0, True)
         chosen = order[is_last]
-        return _Index(steps[chosen], files[chosen], offsets[chosen], lengths[chosen])
+        rest = ("offsets", "lengths", "contents", "heights")
+        return _Index(steps[chosen], files[chosen], *(joined(name)[chosen] for name in rest))
 
     def _value(self, tag: str, step: int) -> summaries.Value:
         with self._lock:
@@ -278,27 +205,39 @@ class SessionReader:
 
         A frame with fewer rows than the largest, or with none at all at a step, is NaN there.
         """
-        blocks: list[FloatArray] = []
-        for first in range(0, len(steps), BLOCK_FRAMES):
-            matrices = [self._matrix_or_none(kind, int(step)) for step in steps[first : first + BLOCK_FRAMES]]
-            height = max((len(matrix) for matrix in matrices if matrix is not None), default=0)
-            whole = np.full((len(matrices), height, len(KINDS[kind].columns)), np.nan)
-            for number, matrix in enumerate(matrices):
-                if matrix is not None:
-                    whole[number, : len(matrix)] = matrix
-            blocks.append(np.stack([statistics.select(whole, name) for name in names]))
-        rows = max((block.shape[2] for block in blocks), default=0)
-        result = np.full((len(names), len(steps), rows), np.nan)
-        for number, block in enumerate(blocks):
-            first = number * BLOCK_FRAMES
-            result[:, first : first + block.shape[1], : block.shape[2]] = block
-        return result
+        wanted = sorted({column for name in names for column in statistics.needs(name)})
+        with self._lock:
+            index = self._index(summaries.PREFIX + kind)
+            rows = int(index.heights.max(initial=0))
+            result = np.empty((len(names), len(steps), rows))
+            for first in range(0, len(steps), BLOCK_FRAMES):
+                part = slice(first, first + BLOCK_FRAMES)
+                recorded = dict(zip(wanted, self._recorded_columns(kind, wanted, steps[part], rows), strict=True))
+                for number, name in enumerate(names):
+                    needed = [recorded[column] for column in statistics.needs(name)]
+                    result[number, part] = statistics.compute(name, needed)
+            return result
 
-    def _matrix_or_none(self, kind: str, step: int) -> FloatArray | None:
-        try:
-            return self.matrix(kind, step)
-        except LookupError:
-            return None
+    def _recorded_columns(self, kind: str, columns: Sequence[int], steps: Steps, rows: int) -> FloatArray:
+        """Return (columns, steps, rows) of the recorded columns with these numbers."""
+        index = self._index(summaries.PREFIX + kind)
+        result = np.full((len(columns), len(steps), rows), np.nan)
+        octets = result.reshape(-1).view(np.uint8).data
+        line, cell = rows * result.itemsize, result.itemsize
+        runs = _runs(columns)
+        at = np.searchsorted(index.steps, steps)
+        is_there = _hold(index.steps, steps)
+        for number in np.flatnonzero(is_there).tolist():
+            height, content, file = (int(x[at[number]]) for x in (index.heights, index.contents, index.files))
+            if height < 0:
+                matrix = self.matrix(kind, int(steps[number]))[:rows]
+                result[:, number, : len(matrix)] = matrix[:, columns].T
+                continue
+            for position, run in runs:
+                starts = [((position + k) * len(steps) + number) * line for k in range(len(run))]
+                places = [octets[start : start + height * cell] for start in starts]
+                os.preadv(self._order[file].descriptor, places, content + run[0] * height * cell)
+        return result
 
     def frame(self, step: int) -> Frame:
         """Return all that was measured at `step`.
@@ -307,11 +246,11 @@ class SessionReader:
             LookupError: nothing was recorded there.
         """
         with self._lock:
-            present = [kind for kind in self.kinds() if _has(self.steps(kind), step)]
+            present = [kind for kind in self.kinds() if _hold(self.steps(kind), step)]
             if not present:
                 raise LookupError(f"The session has no frame at step {step}.")
             values = {kind: self._value(summaries.PREFIX + kind, step) for kind in present}
-            binned = [kind for kind in KINDS if _has(self.histogram_steps(kind), step)]
+            binned = [kind for kind in KINDS if _hold(self.histogram_steps(kind), step)]
             scalars = [tag for file in self._order for tag in file.entries if not tag.startswith(summaries.PREFIX)]
             return Frame(
                 step,
@@ -321,15 +260,27 @@ class SessionReader:
                 {
                     tag: summaries.scalar_of(self._value(tag, step))
                     for tag in dict.fromkeys(scalars)
-                    if _has(self._index(tag).steps, step)
+                    if _hold(self._index(tag).steps, step)
                 },
             )
 
 
-def _has(steps: Steps, step: int) -> bool:
-    """Tell whether ascending `steps` hold `step`."""
-    at = np.searchsorted(steps, step)
-    return bool(at < len(steps) and steps[at] == step)
+def _runs(numbers: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Split ascending numbers into runs of neighbours, each with its position among them."""
+    runs: list[tuple[int, list[int]]] = []
+    for position, number in enumerate(numbers):
+        if runs and runs[-1][1][-1] == number - 1:
+            runs[-1][1].append(number)
+        else:
+            runs.append((position, [number]))
+    return runs
+
+
+def _hold(steps: Steps, wanted: Steps | int) -> NDArray[np.bool_]:
+    """Tell which of `wanted` ascending `steps` hold."""
+    if not len(steps):
+        return np.zeros(np.shape(wanted), np.bool_)
+    return np.asarray(steps[np.minimum(np.searchsorted(steps, wanted), len(steps) - 1)] == wanted)
 
 
 def find_sessions(logdir: Path) -> dict[str, Path]:

@@ -7,7 +7,8 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/lib/io/reco
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -51,8 +52,7 @@ def _next_header(buffer: bytes, start: int, longest: int) -> int | None:
     return next((start + int(at) for at in candidates if _header_at(buffer, start + int(at)) is not None), None)
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where one record's data lies: its offset in the file and its length, both in bytes."""
 
     offset: int
@@ -71,14 +71,13 @@ class Scanner:
         self.corrupt = 0
         self._lost = False
 
-    def scan(self, buffer: bytes, file_size: int) -> list[tuple[Span, bytes]]:
-        """Return the whole, undamaged records of `buffer`, which begins at `position`, and advance behind them.
+    def scan(self, buffer: bytes, file_size: int) -> Iterator[tuple[Span, bytes]]:
+        """Yield the whole, undamaged records of `buffer`, which begins at `position`, and advance behind each.
 
         `file_size` is the file's size now: a header that names more than that is not believed while searching for
         the way. What remains behind the last whole record is left for the next call, which brings more of the file.
         """
-        found: list[tuple[Span, bytes]] = []
-        at = 0
+        start, at = self.position, 0
         while at + HEADER_BYTES <= len(buffer):
             length = None if self._lost else _header_at(buffer, at)
             if length is None:
@@ -87,18 +86,18 @@ class Scanner:
                 header = _next_header(buffer, at if self._lost else at + 1, file_size - self.position)
                 self._lost = header is None
                 at = len(buffer) - HEADER_BYTES + 1 if header is None else header
+                self.position = start + at
                 continue
             end = at + HEADER_BYTES + length + _CRC.size
             if end > len(buffer):
                 break
             data = buffer[at + HEADER_BYTES : end - _CRC.size]
+            self.position = start + end
             if masked_crc(data) == _CRC.unpack_from(buffer, end - _CRC.size)[0]:
-                found.append((Span(self.position + at + HEADER_BYTES, length), data))
+                yield Span(start + at + HEADER_BYTES, length), data
             else:
                 self.corrupt += 1
             at = end
-        self.position += at
-        return found
 
     def needed(self, buffer: bytes) -> int:
         """Return how many bytes from `position` on the next record takes; `buffer` begins at `position`."""

@@ -33,12 +33,13 @@ class Statistic:
 
 @dataclass(frozen=True)
 class DerivedStatistic:
-    """A quantity computed from recorded columns; `compute` takes rows (..., 10) and gives (...)."""
+    """A quantity computed from recorded columns; `compute` takes the columns that it `needs`, each (...)."""
 
     name: str
     unit: str
     formula: str
-    compute: Callable[[FloatArray], FloatArray]
+    needs: tuple[int, ...]
+    compute: Callable[..., FloatArray]
 
 
 def _finite(values: FloatArray) -> FloatArray:
@@ -143,19 +144,40 @@ def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
         return np.where(bottom > 0, top / bottom, np.nan)
 
 
+def _rms(l2: FloatArray, count: FloatArray, nan: FloatArray, posinf: FloatArray, neginf: FloatArray) -> FloatArray:
+    return _ratio(l2, np.sqrt(np.maximum(count - nan - posinf - neginf, 0.0)))
+
+
 DERIVED: tuple[DerivedStatistic, ...] = (
+    DerivedStatistic("rms", "", "l2 / sqrt(number of finite values)", (L2, COUNT, NAN, POSINF, NEGINF), _rms),
+    DerivedStatistic("absmax", "", "max(|min|, |max|)", (MIN, MAX), lambda low, high: np.fmax(abs(low), abs(high))),
+    DerivedStatistic("zero_share", "of values", "zeros / count", (ZEROS, COUNT), _ratio),
     DerivedStatistic(
-        "rms", "", "l2 / sqrt(number of finite values)", lambda r: _ratio(r[..., L2], np.sqrt(finite_count(r)))
-    ),
-    DerivedStatistic("absmax", "", "max(|min|, |max|)", lambda r: np.fmax(np.abs(r[..., MIN]), np.abs(r[..., MAX]))),
-    DerivedStatistic("zero_share", "of values", "zeros / count", lambda r: _ratio(r[..., ZEROS], r[..., COUNT])),
-    DerivedStatistic(
-        "nonfinite", "values", "nan + posinf + neginf", lambda r: r[..., NAN] + r[..., POSINF] + r[..., NEGINF]
+        "nonfinite", "values", "nan + posinf + neginf", (NAN, POSINF, NEGINF), lambda nan, up, down: nan + up + down
     ),
 )
 
 _DERIVED_BY_NAME = {derived.name: derived for derived in DERIVED}
 NAMES: tuple[str, ...] = COLUMNS + tuple(_DERIVED_BY_NAME)
+
+
+def needs(name: str) -> tuple[int, ...]:
+    """Return the columns that the statistic `name` (recorded or derived) is computed from.
+
+    Raises:
+        ValueError: there is no statistic of that name.
+    """
+    if name in _DERIVED_BY_NAME:
+        return _DERIVED_BY_NAME[name].needs
+    if name in COLUMNS:
+        return (COLUMNS.index(name),)
+    raise ValueError(f"There is no statistic {name!r}; write one of {', '.join(NAMES)}.")
+
+
+def compute(name: str, columns: Sequence[FloatArray]) -> FloatArray:
+    """Return the statistic `name` from the columns that it `needs`, each (...), as (...)."""
+    derived = _DERIVED_BY_NAME.get(name)
+    return columns[0] if derived is None else derived.compute(*columns)
 
 
 def select(rows: FloatArray, name: str) -> FloatArray:
@@ -164,9 +186,4 @@ def select(rows: FloatArray, name: str) -> FloatArray:
     Raises:
         ValueError: there is no statistic of that name.
     """
-    if name in _DERIVED_BY_NAME:
-        return _DERIVED_BY_NAME[name].compute(rows)
-    if name in COLUMNS:
-        chosen: FloatArray = rows[..., COLUMNS.index(name)]
-        return chosen
-    raise ValueError(f"There is no statistic {name!r}; write one of {', '.join(NAMES)}.")
+    return compute(name, [rows[..., column] for column in needs(name)])

@@ -1,17 +1,17 @@
 """Frame <-> Summary protobuf: the tags, the plugin metadata and the format version of a session.
 
 One Event holds one value: one matrix, one set of histograms, one JSON text, or one scalar. Every value carries its
-metadata, so that a damaged record takes no other with it. A reader refuses a newer major version; a newer minor
-version may add tags, columns and JSON keys, which an older reader leaves aside.
+metadata, so that a damaged record takes no other with it. A matrix lies column by column, as a tensor of shape
+(columns, rows): one statistic over many steps is then read without the others. A reader refuses a newer major
+version; a newer minor version may add tags, columns and JSON keys, which an older reader leaves aside.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +44,18 @@ class NewerVersionError(ValueError):
     """A session written by a newer NeuralDbg than this one."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """One value of a session, as found in an event file. `columns` is empty for JSON texts and scalars."""
+class Value(NamedTuple):
+    """One value of a session, as found in an event file.
+
+    `columns` is empty for JSON texts and scalars; `metadata_size` is in bytes, as serialized.
+    """
 
     tag: str
     step: int
     wall_time: float
     columns: tuple[str, ...]
     tensor: Any
-    is_scalar: bool
+    metadata_size: int
 
 
 @lru_cache
@@ -120,12 +122,12 @@ def frame_events(frame: Frame) -> Iterator[bytes]:
     for name, matrix in frame.matrices.items():
         kind = KINDS[name]
         metadata = _metadata(kind.columns, f"statistics of {kind.description}")
-        yield _array_event(PREFIX + name, frame, metadata, np.asarray(matrix, "<f8"))
+        yield _array_event(PREFIX + name, frame, metadata, np.asarray(matrix, "<f8").T)
     for name, histograms in frame.histograms.items():
         entries = histograms.entries
         fits = not entries.size or int(entries.max()) <= np.iinfo(np.uint32).max
         metadata = _metadata(histogram.COLUMNS, f"log2 histograms of {KINDS[name].description}")
-        yield _array_event(HISTOGRAMS_PREFIX + name, frame, metadata, entries.astype("<u4" if fits else "<i8"))
+        yield _array_event(HISTOGRAMS_PREFIX + name, frame, metadata, entries.astype("<u4" if fits else "<i8").T)
     for name, scalar in frame.scalars.items():
         event, tensor = _event(name, frame.step, frame.wall_time, _scalar_metadata())
         tensor.dtype = types_pb2.DT_FLOAT
@@ -165,9 +167,11 @@ def parse(data: bytes) -> Iterator[Value]:
         plugin = value.metadata.plugin_data
         if plugin.plugin_name == PLUGIN_NAME:
             columns = _columns(plugin.content)
-            yield Value(value.tag, event.step, event.wall_time, columns, value.tensor, is_scalar=False)
         elif plugin.plugin_name == SCALARS_PLUGIN:
-            yield Value(value.tag, event.step, event.wall_time, (), value.tensor, is_scalar=True)
+            columns = ()
+        else:
+            continue
+        yield Value(value.tag, event.step, event.wall_time, columns, value.tensor, value.metadata.ByteSize())
 
 
 def matrix_of(value: Value, columns: tuple[str, ...]) -> NDArray[Any]:
@@ -177,15 +181,49 @@ def matrix_of(value: Value, columns: tuple[str, ...]) -> NDArray[Any]:
         ValueError: the tensor is no matrix with the columns that its metadata names.
     """
     array = _array_of(value.tensor)
-    if array.ndim != 2 or array.shape[1] != len(value.columns):  # noqa: PLR2004
-        raise ValueError(f"{value.tag} at step {value.step} has shape {array.shape}, not (rows, {len(value.columns)}).")
+    if array.ndim != 2 or array.shape[0] != len(value.columns):  # noqa: PLR2004 - a matrix has two axes
+        raise ValueError(f"{value.tag} at step {value.step} has shape {array.shape}, not ({len(value.columns)}, rows).")
     if value.columns == columns:
-        return array
-    chosen = np.full((array.shape[0], len(columns)), np.nan)
+        return array.T
+    chosen = np.full((array.shape[1], len(columns)), np.nan)
     for position, column in enumerate(columns):
         if column in value.columns:
-            chosen[:, position] = array[:, value.columns.index(column)]
+            chosen[:, position] = array[value.columns.index(column)]
     return chosen
+
+
+def locate_matrix(data: bytes, value: Value, columns: tuple[str, ...]) -> tuple[int, int] | None:
+    """Return where the float64 numbers of a matrix begin within `data`, the Event that holds it, and its rows.
+
+    None where that cannot be told from the end of `data`: other columns, another type, another order of fields.
+    """
+    dims = value.tensor.tensor_shape.dim
+    if value.columns != columns or len(dims) != 2 or value.tensor.dtype != types_pb2.DT_DOUBLE:  # noqa: PLR2004
+        return None
+    rows: int = dims[1].size
+    size = rows * len(columns) * _NUMPY_TYPES[types_pb2.DT_DOUBLE].itemsize
+    start = len(data) - _field_size(value.metadata_size) - size
+    before = _CONTENT_FIELD + _varint(size)
+    return (start, rows) if data[max(start - len(before), 0) : start] == before else None
+
+
+# The key of TensorProto.tensor_content: field 4, a length and so many bytes.
+_CONTENT_FIELD = bytes([4 << 3 | 2])
+
+
+def _varint(number: int) -> bytes:
+    """Return `number` as protobuf writes it: seven bits a byte, the lowest first."""
+    octets = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 - seven bits
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
+
+
+def _field_size(size: int) -> int:
+    """Return how many bytes a message of `size` bytes takes as a field with a one-byte key."""
+    return 1 + len(_varint(size)) + size
 
 
 def histograms_of(value: Value) -> Histograms:

@@ -143,26 +143,40 @@ class SessionWriter:
 
     def _write(self, jobs: list[_Job]) -> list[_Job]:
         """Write `jobs`; return those to try again later."""
-        encoded: list[tuple[_Job, list[bytes]]] = []
-        for job in jobs:
+        waiting = deque(jobs)
+        try:
+            file = self._open()
+            if not waiting:
+                os.utime(file)
+            while waiting:
+                self._write_batch(file, waiting)
+        except OSError as error:
+            self._report_once(f"cannot write {self.path}: {error.strerror or error}")
+        self.lost_frames += sum(not job.is_essential for job in waiting)
+        return [job for job in waiting if job.is_essential]
+
+    def _write_batch(self, file: int, waiting: deque[_Job]) -> None:
+        """Write about a megabyte of `waiting` and take off what is on disk, or cannot be encoded."""
+        batch: list[tuple[_Job, list[bytes]]] = []
+        size = 0
+        while waiting and size < EAGER_BYTES:
+            job = waiting.popleft()
             try:
-                encoded.append((job, [records.encode(data) for data in job.encode()]))
+                parts = [records.encode(data) for data in job.encode()]
             except Exception:  # noqa: BLE001 - a frame that cannot be encoded must not end the thread
                 self._report_once("could not encode a frame", exc_info=True)
                 self.lost_frames += not job.is_essential
-        written = 0
+                continue
+            batch.append((job, parts))
+            size += sum(map(len, parts))
+        start = self._size
         try:
-            file = self._open()
-            if not encoded:
-                os.utime(file)
-            for _, parts in encoded:
-                self._append(file, parts)
-                written += 1
-        except OSError as error:
-            self._report_once(f"cannot write {self.path}: {error.strerror or error}")
-        refused = [job for job, _ in encoded[written:]]
-        self.lost_frames += sum(not job.is_essential for job in refused)
-        return [job for job in refused if job.is_essential]
+            self._append(file, [part for _, parts in batch for part in parts])
+        except OSError:
+            ends = itertools.accumulate((sum(map(len, parts)) for _, parts in batch), initial=start)
+            whole = sum(end <= self._size for end in ends) - 1
+            waiting.extendleft(job for job, _ in reversed(batch[whole:]))
+            raise
 
     def _open(self) -> int:
         if self._file is None:
