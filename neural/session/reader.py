@@ -23,6 +23,8 @@ from neural.session.statistics import FloatArray
 Steps = NDArray[np.int64]
 
 SESSION_FOLDER = summaries.PLUGIN_NAME
+# A place is a file's number and an offset in it, of at most so many bits (256 TiB).
+_OFFSET_BITS = 48
 # Statistics are computed over so many frames at once: enough to vectorise, little enough for the cache.
 BLOCK_FRAMES = 128
 
@@ -183,6 +185,15 @@ class SessionReader:
     def histogram_steps(self, kind: str) -> Steps:
         """Return the steps, ascending, that have histograms of `kind`."""
         return self._index(summaries.HISTOGRAMS_PREFIX + kind).steps
+
+    def places(self, kind: str, *, histograms: bool = False) -> NDArray[np.int64]:
+        """Return a number for each of `steps(kind)`, or of `histogram_steps(kind)`: where its value is recorded.
+
+        A step that is recorded again has another place from then on; who keeps what was read can tell by it.
+        """
+        prefix = summaries.HISTOGRAMS_PREFIX if histograms else summaries.PREFIX
+        index = self._index(prefix + kind)
+        return (index.files << _OFFSET_BITS) + index.offsets
 
     def matrix(self, kind: str, step: int) -> FloatArray:
         """Return the matrix of `kind` at `step`, (rows, columns of the kind).
