@@ -1,0 +1,27 @@
+"""`neural run`: train the network in a file, without watching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neural.cli.console import ConsoleProgress
+from neural.cli.interruption import Interruption
+from neural.dsl.parser import parse_file
+from neural.training import start
+
+
+def run(*, file: Path, backend: start.Backend, dataset: str | None, epochs: int | None) -> int:
+    """Train, and return the exit code.
+
+    Raises:
+        NeuralError: what the user can mend; its text is the whole message.
+    """
+    network = parse_file(file)
+    with Interruption() as interruption, ConsoleProgress(interruption) as progress:
+        progress.say("training", f"{network.name} on {backend}")
+        try:
+            start.train(network, backend=backend, dataset=dataset, epochs=epochs, progress=progress)
+        except KeyboardInterrupt:
+            progress.say("stopped", "before training was done")
+            return interruption.exit_code
+    return 0
