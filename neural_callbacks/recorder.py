@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -33,8 +33,7 @@ class Recorder:
 
     `model` is the model's name, `framework` its framework with the version, `every` the sampling interval in steps.
     Without a `run_name` the run is called `MODEL-YYYYmmdd-HHMMSS`; a name that already holds a session gets -2, -3, ...
-    appended. Nothing here raises into training: what fails is logged once, kept as a notice, and left off. A run whose
-    folder cannot be made is not recorded, and the log says so.
+    appended. Nothing here raises into training: what fails is logged once, kept as a notice, and left off.
 
     Raises:
         ValueError: `run_name` does not name a folder below `log_dir`.
@@ -58,16 +57,12 @@ class Recorder:
         self._step = 0
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self._writer: SessionWriter | None = None
-        try:
+        with suppress(OSError):  # the writer tells, once, why it cannot write
             self._make_folder(Path(log_dir))
-            self._writer = SessionWriter(self.directory)
-        except OSError as error:
-            logger.warning("This run is not recorded: %s cannot be made (%s).", self.directory, error.strerror)
-        else:
-            self._write_info()
-            # Whoever attached without a `with` block, or was thrown out of one, still gets a closed session.
-            atexit.register(self._close_at_exit)
+        self._writer: SessionWriter | None = SessionWriter(self.directory)
+        self._write_info()
+        # Whoever attached without a `with` block, or was thrown out of one, still gets a closed session.
+        atexit.register(self._close_at_exit)
         for sentence in notices:
             self.notice(sentence)
 
@@ -151,8 +146,7 @@ class Recorder:
                 writer.write_info(self._info, self._step)
 
     def _live_writer(self) -> SessionWriter | None:
-        # In a forked process the writer's thread does not exist: its queue would fill up and hold training.
-        return None if RECORDING in self.switched_off or os.getpid() != self._process else self._writer
+        return None if RECORDING in self.switched_off else self._writer
 
 
 def _checked(run_name: str) -> str:

@@ -1,0 +1,147 @@
+"""Layout: which modules of a model are layers, and the number of each layer and parameter in the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical_names
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the first measured forward pass of a module told: the shapes of its tensors and the type of its output."""
+
+    input_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape, ...]
+    dtype: str
+
+
+UNSEEN = Signature((), (), "")
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What makes a module the layer that it is: a module put in its place with the same is the same layer."""
+
+    own_name: str
+    type: str
+    parameters: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def layer_type(module: nn.Module) -> str:
+    """Return the type that is shown: the module's `neural_type` where it has one, else the name of its class."""
+    given = getattr(module, "neural_type", None)
+    return given if isinstance(given, str) else type(module).__name__
+
+
+def _is_layer(module: nn.Module) -> bool:
+    if (
+        isinstance(getattr(module, "neural_type", None), str)
+        or next(module.parameters(recurse=False), None) is not None
+    ):
+        return True
+    empty = isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict))
+    return next(module.children(), None) is None and not empty
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (own name, module) of each layer, in the order of registration, a module in several places once.
+
+    Layers are modules without modules inside, and modules that own parameters directly. A module with a
+    `neural_type` is one layer with all that is inside it.
+    """
+    seen: set[nn.Module] = set()
+    pending = [("", model)]
+    while pending:
+        name, module = pending.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        if _is_layer(module):
+            yield name or type(module).__name__, module
+        if not isinstance(getattr(module, "neural_type", None), str):
+            inside = [(f"{name}.{part}" if name else part, child) for part, child in module.named_children()]
+            pending.extend(reversed(inside))
+
+
+def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    yield from module.named_parameters(recurse=isinstance(getattr(module, "neural_type", None), str))
+
+
+class Layout:
+    """Numbers the layers and parameters of a model as they are met; a number, once given, is kept.
+
+    Layers are numbered in the order of their first call, then those never called. A parameter that several layers
+    share belongs to the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.table = LayerTable(())
+        self.layer_numbers: dict[nn.Module, int] = {}
+        self.parameter_numbers: dict[Tensor, int] = {}
+        self._layers: dict[_Identity, int] = {}
+        self._signatures: dict[_Identity, Signature] = {}
+        self._parameters: dict[tuple[int, str], int] = {}
+
+    def update(self, model: nn.Module, called: Iterable[nn.Module], signatures: Mapping[nn.Module, Signature]) -> bool:
+        """Bring the numbers and the table up to date with the model as it is now; return whether the table changed.
+
+        `called` are the layers that ran in this step, in order of their first call; `signatures` tells of those
+        whose shapes are not known yet.
+        """
+        present = {module: name for name, module in layers_of(model)}
+        order = [*dict.fromkeys(module for module in called if module in present), *present]
+        identities: dict[nn.Module, _Identity] = {}
+        for module in dict.fromkeys(order):
+            shapes = tuple((name, tuple(parameter.shape)) for name, parameter in _parameters(module))
+            identity = _Identity(present[module], layer_type(module), shapes)
+            identities[module] = identity
+            self._layers.setdefault(identity, len(self._layers))
+            if module in signatures:
+                self._signatures.setdefault(identity, signatures[module])
+        self.layer_numbers = {module: self._layers[identity] for module, identity in identities.items()}
+        table = self._tabulate({number: module for module, number in self.layer_numbers.items()})
+        changed, self.table = table != self.table, table
+        return changed
+
+    def needs_signature(self, module: nn.Module) -> bool:
+        """Say whether the table does not tell the shapes of this module yet."""
+        number = self.layer_numbers.get(module)
+        return number is None or not self.table.layers[number].output_shapes
+
+    def _tabulate(self, modules: Mapping[int, nn.Module]) -> LayerTable:
+        names = canonical_names([i.type for i in self._layers], [layer.name for layer in self.table.layers])
+        layers: list[Layer] = []
+        parameters = list(self.table.parameters)
+        self.parameter_numbers = {}
+        for (identity, number), name in zip(self._layers.items(), names, strict=True):
+            own = list(_parameters(modules[number])) if number in modules else []
+            seen = self._signatures.get(identity, UNSEEN)
+            layers.append(
+                Layer(
+                    name,
+                    identity.type,
+                    identity.own_name,
+                    seen.input_shapes,
+                    seen.output_shapes,
+                    seen.dtype,
+                    trainable=not own or any(parameter.requires_grad for _, parameter in own),
+                )
+            )
+            for parameter_name, parameter in own:
+                if parameter in self.parameter_numbers:
+                    continue
+                row = self._parameters.setdefault((number, parameter_name), len(parameters))
+                entry = Parameter(
+                    parameter_name,
+                    number,
+                    tuple(parameter.shape),
+                    str(parameter.dtype).removeprefix("torch."),
+                    trainable=parameter.requires_grad,
+                )
+                parameters[row : row + 1] = [entry]
+                self.parameter_numbers[parameter] = row
+        return LayerTable(tuple(layers), tuple(parameters))
