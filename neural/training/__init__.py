@@ -1,0 +1,1 @@
+"""The training loops behind `neural run` and `neural debug`."""
