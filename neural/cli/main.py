@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def _training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("tensorboard-plugin-neuraldbg"), prog_name="neural")
+@click.version_option(package_name="tensorboard-plugin-neuraldbg", prog_name="neural")
 def commands() -> None:
     """Train networks written in the .neural language, and debug them while they train."""
     # TensorFlow's start-up messages are not about the user's network. Set before anything imports it.

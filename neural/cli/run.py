@@ -17,6 +17,7 @@ def run(*, file: Path, backend: start.Backend, dataset: str | None, epochs: int 
         NeuralError: what the user can mend; its text is the whole message.
     """
     network = parse_file(file)
+    start.check(network, backend=backend, dataset=dataset)
     with Interruption() as interruption, ConsoleProgress(interruption) as progress:
         progress.say("training", f"{network.name} on {backend}")
         try:
