@@ -82,8 +82,9 @@ class EventFile:
                 entries.wall_times.append(value.wall_time)
                 entries.offsets.append(offset)
                 entries.lengths.append(len(data))
-                start, rows = _locate(data, value)
-                entries.contents.append(offset + start if rows >= 0 else -1)
+                kind = KINDS.get(value.tag.removeprefix(summaries.PREFIX))
+                start, rows = (-1, -1) if kind is None else summaries.locate_matrix(data, value, kind.columns)
+                entries.contents.append(offset + start if start >= 0 else -1)
                 entries.heights.append(rows)
         except summaries.NewerVersionError as error:
             self.refusal = str(error)
@@ -102,9 +103,3 @@ class EventFile:
         rest = status.st_size - self.scanner.position
         if rest > 0 and time.time() - status.st_mtime > QUIET_SECONDS:
             yield f"{self.path.name} ends in the middle of a record; its last {rest} bytes are not shown."
-
-
-def _locate(data: bytes, value: summaries.Value) -> tuple[int, int]:
-    kind = KINDS.get(value.tag.removeprefix(summaries.PREFIX))
-    place = None if kind is None else summaries.locate_matrix(data, value, kind.columns)
-    return (-1, -1) if place is None else place

@@ -240,7 +240,7 @@ class SessionReader:
         is_there = _hold(index.steps, steps)
         for number in np.flatnonzero(is_there).tolist():
             height, content, file = (int(x[at[number]]) for x in (index.heights, index.contents, index.files))
-            if height < 0:
+            if content < 0:
                 matrix = self.matrix(kind, int(steps[number]))[:rows]
                 result[:, number, : len(matrix)] = matrix[:, columns].T
                 continue

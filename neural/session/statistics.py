@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+_Reference = Callable[[FloatArray], float]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Statistic:
     name: str
     unit: str
     formula: str
-    reference: Callable[[FloatArray], float]
+    reference: _Reference
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,15 @@ class DerivedStatistic:
     compute: Callable[..., FloatArray]
 
 
-def _finite(values: FloatArray) -> FloatArray:
-    return values[np.isfinite(values)]
-
-
-def _l2(values: FloatArray) -> float:
-    finite = _finite(values)
-    largest = float(np.max(np.abs(finite), initial=0.0))
-    if largest == 0.0:
-        return 0.0
-    return largest * float(np.sqrt(np.sum(np.square(finite / largest))))
-
-
-def _over_finite(function: Callable[[FloatArray], Any]) -> Callable[[FloatArray], float]:
-    """Apply `function` to the finite values; NaN where there are none."""
+def _over_finite(function: Callable[[FloatArray], Any], *, of_none: float = float("nan")) -> _Reference:
+    """Apply `function` to the finite values, scaled by a power of two so that squares stay in range."""
 
     def reference(values: FloatArray) -> float:
-        finite = _finite(values)
-        return float(function(finite)) if finite.size else float("nan")
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return of_none
+        exponent = np.frexp(np.max(np.abs(finite)))[1]
+        return float(np.ldexp(function(np.ldexp(finite, -exponent)), exponent))
 
     return reference
 
@@ -74,7 +66,7 @@ STATISTICS: tuple[Statistic, ...] = (
     Statistic("max", "", "greatest finite value", _over_finite(np.max)),
     Statistic("mean", "", "sum of the finite values / their number", _over_finite(np.mean)),
     Statistic("std", "", "sqrt(mean((x - mean)^2)) over the finite values", _over_finite(np.std)),
-    Statistic("l2", "", "sqrt(sum(x^2)) over the finite values", _l2),
+    Statistic("l2", "", "sqrt(sum(x^2)) over the finite values", _over_finite(np.linalg.norm, of_none=0.0)),
 )
 
 COLUMNS: tuple[str, ...] = tuple(statistic.name for statistic in STATISTICS)

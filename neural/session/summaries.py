@@ -192,19 +192,25 @@ def matrix_of(value: Value, columns: tuple[str, ...]) -> NDArray[Any]:
     return chosen
 
 
-def locate_matrix(data: bytes, value: Value, columns: tuple[str, ...]) -> tuple[int, int] | None:
+def locate_matrix(data: bytes, value: Value, columns: tuple[str, ...]) -> tuple[int, int]:
     """Return where the float64 numbers of a matrix begin within `data`, the Event that holds it, and its rows.
 
-    None where that cannot be told from the end of `data`: other columns, another type, another order of fields.
+    The place is -1 where it cannot be told from the end of `data`: other columns, another type, another order of
+    fields; the rows are -1 where the tensor is no matrix.
     """
     dims = value.tensor.tensor_shape.dim
-    if value.columns != columns or len(dims) != 2 or value.tensor.dtype != types_pb2.DT_DOUBLE:  # noqa: PLR2004
-        return None
+    if len(dims) != 2:  # noqa: PLR2004 - a matrix has two axes
+        return -1, -1
     rows: int = dims[1].size
     size = rows * len(columns) * _NUMPY_TYPES[types_pb2.DT_DOUBLE].itemsize
     start = len(data) - _field_size(value.metadata_size) - size
     before = _CONTENT_FIELD + _varint(size)
-    return (start, rows) if data[max(start - len(before), 0) : start] == before else None
+    is_there = (
+        value.columns == columns
+        and value.tensor.dtype == types_pb2.DT_DOUBLE
+        and data[max(start - len(before), 0) : start] == before
+    )
+    return start if is_there else -1, rows
 
 
 # The key of TensorProto.tensor_content: field 4, a length and so many bytes.
