@@ -1,0 +1,169 @@
+"""The plugin's routes: parse the request, ask, respond. `http_api.md` documents each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from werkzeug.wrappers import Request, Response
+
+from neural.session.frame import KINDS
+from neural.session.statistics import NAMES
+from tensorboard_plugin_neuraldbg import encoding, queries, viewer_files
+from tensorboard_plugin_neuraldbg.history import HistoryCache
+from tensorboard_plugin_neuraldbg.log_directories import log_directories
+from tensorboard_plugin_neuraldbg.requests import (
+    BAD_PARAMETER,
+    NOT_FOUND,
+    WRONG_METHOD,
+    Guard,
+    Parameters,
+    RequestError,
+)
+from tensorboard_plugin_neuraldbg.sessions import Sessions
+
+logger = logging.getLogger("neuraldbg")
+
+Handler = Callable[[Request], Response]
+
+JSON_TYPE = "application/json"
+SERVER_ERROR = 500
+MAX_WIDTH = 4096
+# Steps travel as float64, which is exact up to here.
+MAX_STEP = 2**53
+MAX_ROW = 2**31 - 1
+
+_SELECTION = ("run", "kind", "width", "by", "first", "last")
+
+
+class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no type information
+    """Answers what `http_api.md` documents."""
+
+    plugin_name = "neuraldbg"
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        self._guard = Guard.from_flags(context.flags)
+        self._sessions = Sessions(*log_directories(context.flags))
+        self._cache = HistoryCache()
+
+    def get_plugin_apps(self) -> dict[str, Any]:
+        """Return the WSGI application of each route."""
+        handlers: dict[str, Handler] = {
+            "/sessions": self._serve_sessions,
+            "/session": self._serve_session,
+            "/layers": self._serve_layers,
+            "/steps": self._serve_steps,
+            "/matrix": self._serve_matrix,
+            "/series": self._serve_series,
+            "/frame": self._serve_frame,
+            "/histograms": self._serve_histograms,
+            "/*": _serve_file,
+        }
+        return {route: self._application(handler) for route, handler in handlers.items()}
+
+    def is_active(self) -> bool:
+        """Return whether there is a session below the log directory."""
+        return self._sessions.are_there()
+
+    def data_plugin_names(self) -> Collection[str]:
+        """Return the name under which summaries are ours."""
+        return (self.plugin_name,)
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """Return what TensorBoard needs for the tab."""
+        return base_plugin.FrontendMetadata(
+            es_module_path=f"/{viewer_files.ENTRY}", tab_name="NeuralDbg", disable_reload=False
+        )
+
+    def _application(self, handler: Handler) -> Any:
+        """Return `handler` as a WSGI application: guarded, and with every error as JSON."""
+
+        def answer(request: Request) -> Response:
+            try:
+                self._guard.check(request)
+                return handler(request)
+            except RequestError as error:
+                return _error(request, error.status, str(error))
+            except Exception:
+                logger.exception("The request for %s failed.", request.path)
+                return _error(request, SERVER_ERROR, "The request failed inside NeuralDbg; TensorBoard's log says why.")
+
+        return Request.application(answer)
+
+    def _serve_sessions(self, request: Request) -> Response:
+        Parameters(request, ())
+        return _json(request, self._sessions.document())
+
+    def _serve_session(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "revision"))
+        return _json(request, self._sessions.open(given.text("run")).document(given.optional("revision")))
+
+    def _serve_layers(self, request: Request) -> Response:
+        given = Parameters(request, ("run",))
+        return _json(request, queries.layers(self._sessions.open(given.text("run"))))
+
+    def _serve_steps(self, request: Request) -> Response:
+        given = Parameters(request, ("run",))
+        return _binary(request, queries.steps(self._sessions.open(given.text("run"))))
+
+    def _serve_matrix(self, request: Request) -> Response:
+        given = Parameters(request, (*_SELECTION, "statistic"))
+        run, chosen = given.text("run"), _selection(given)
+        statistic = given.choice("statistic", NAMES)
+        return _binary(request, queries.matrix(self._sessions.open(run), self._cache, chosen, statistic))
+
+    def _serve_series(self, request: Request) -> Response:
+        given = Parameters(request, (*_SELECTION, "row", "statistics"))
+        run, chosen = given.text("run"), _selection(given)
+        row, names = given.number("row", 0, MAX_ROW), given.choices("statistics", NAMES)
+        return _binary(request, queries.series(self._sessions.open(run), self._cache, chosen, row, names))
+
+    def _serve_frame(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "step"))
+        run, step = given.text("run"), given.optional_number("step", 0, MAX_STEP)
+        return _binary(request, queries.frame(self._sessions.open(run), step))
+
+    def _serve_histograms(self, request: Request) -> Response:
+        given = Parameters(request, (*_SELECTION, "row"))
+        run, chosen, row = given.text("run"), _selection(given), given.number("row", 0, MAX_ROW)
+        return _binary(request, queries.histograms(self._sessions.open(run), self._cache, chosen, row))
+
+
+def _selection(given: Parameters) -> queries.Selection:
+    kind = given.text("kind")
+    if kind not in KINDS:
+        raise RequestError(NOT_FOUND, f"There is no kind {kind!r}; write one of {', '.join(KINDS)}.")
+    first = given.optional_number("first", 0, MAX_STEP)
+    last = given.optional_number("last", 0, MAX_STEP)
+    if first is not None and last is not None and first > last:
+        raise RequestError(BAD_PARAMETER, f"first ({first}) is after last ({last}); write them the other way round.")
+    by_layer = given.optional("by") is not None and given.choice("by", ("layer",)) == "layer"
+    return queries.Selection(kind, given.number("width", 1, MAX_WIDTH), by_layer, first, last)
+
+
+def _serve_file(request: Request) -> Response:
+    name = request.path.partition(f"/{NeuralDbgPlugin.plugin_name}/")[2]
+    found = viewer_files.find(name)
+    response: Response = http_util.Respond(request, found.content, found.mime_type, content_encoding=found.encoding)
+    return response
+
+
+def _json(request: Request, document: dict[str, Any], status: int = 200, headers: Any = None) -> Response:
+    text = json.dumps(document, allow_nan=False)
+    response: Response = http_util.Respond(request, text, JSON_TYPE, code=status, headers=headers)
+    return response
+
+
+def _binary(request: Request, answer: queries.Answer) -> Response:
+    body = encoding.pack(*answer)
+    response: Response = http_util.Respond(request, body, encoding.CONTENT_TYPE)
+    return response
+
+
+def _error(request: Request, status: int, sentence: str) -> Response:
+    headers = [("Allow", "GET")] if status == WRONG_METHOD else None
+    return _json(request, {"error": sentence}, status, headers)
