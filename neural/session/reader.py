@@ -304,7 +304,11 @@ def find_sessions(logdir: Path) -> dict[str, Path]:
         subfolders.sort()
         if SESSION_FOLDER in subfolders:
             session = Path(folder, SESSION_FOLDER)
-            if any("tfevents" in entry.name for entry in session.iterdir()):
+            try:
+                has_events = any("tfevents" in entry.name for entry in session.iterdir())
+            except OSError:
+                continue  # it may not be read, or has just vanished: no reason to hide the others
+            if has_events:
                 subfolders.remove(SESSION_FOLDER)
                 found[os.path.relpath(folder, logdir).replace(os.sep, "/")] = session
     return found
