@@ -239,6 +239,8 @@ class Sessions:
     def _unknown(self, name: str) -> str:
         if name in self._outside:
             return f"The run {name!r} lies outside the log directory and is not shown."
+        if name in self._found:
+            return f"There is no run {name!r}; its files were removed."
         names = sorted(self._found)
         if not names:
             return f"There is no run {name!r}: the log directory holds no session yet."

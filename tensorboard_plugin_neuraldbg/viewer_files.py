@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ class ViewerFile:
     encoding: str | None
 
 
-def find(name: str, folder: Path = FOLDER) -> ViewerFile:
+def find(name: str) -> ViewerFile:
     """Return the file `name` of the viewer.
 
     Where the viewer was not built, its entry module is one that says so in the page.
@@ -46,7 +47,7 @@ def find(name: str, folder: Path = FOLDER) -> ViewerFile:
         RequestError: there is no such file.
     """
     # Names are compared with what the folder lists, so that no name can lead out of it.
-    present = {path.name: path for path in folder.iterdir() if _is_ours(path)} if folder.is_dir() else {}
+    present = {path.name: path for path in FOLDER.iterdir() if _is_ours(path)} if FOLDER.is_dir() else {}
     if name in present:
         path = present[name]
         return _read(path, path.stat().st_mtime_ns)
@@ -71,4 +72,4 @@ def _read(path: Path, _modified: int) -> ViewerFile:
 
 
 def _placeholder() -> bytes:
-    return f"export function render() {{\n  document.body.textContent = {NOT_BUILT!r};\n}}\n".encode()
+    return f"export function render() {{\n  document.body.textContent = {json.dumps(NOT_BUILT)};\n}}\n".encode()

@@ -143,6 +143,7 @@ class Server:
         loaders = self.tensorboard.plugin_loaders
         self.application = application.TensorBoardWSGIApp(self.tensorboard.flags, loaders, provider, None, multiplexer)
         self.client = Client(self.application)
+        self.plugin = self.application._plugins[-1]
         self.prefix = self.tensorboard.flags.path_prefix
 
     def get(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, **parameters: object):

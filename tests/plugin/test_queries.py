@@ -1,7 +1,13 @@
 """Each route's answer, against plain Python over the values that were recorded."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
+
+from neural.session.frame import Frame
+from neural.session.reader import SessionReader
+from neural.session.writer import SessionWriter
 
 STEPS = tuple(range(0, 370, 10))
 GROWN, SILENT, BROKEN = 120, 200, 210
@@ -57,7 +63,7 @@ def test_matrix_of_layers(server, recording, statistic, width):
     answer = server.ask("matrix", run=RUN, kind="activations", statistic=statistic, width=width)
     assert answer.status == 200
     assert {k: answer.document[k] for k in ("rows", "by", "frames")} == {"rows": [0, 1, 2], "by": "row", "frames": 37}
-    assert sum(columns_of(answer), []) == list(STEPS)
+    assert list(chain(*columns_of(answer))) == list(STEPS)
     assert len(columns_of(answer)) == (8 if width == 8 else 37)
     check_cells(answer, activation(recording), range(3), MEASURES[statistic])
 
@@ -84,7 +90,7 @@ def test_layers_are_rows_already(server):
 
 def test_first_and_last_limit_the_steps_inclusively(server, recording):
     answer = server.ask("matrix", run=RUN, kind="activations", statistic="std", width=3, first=95, last=170)
-    assert sum(columns_of(answer), []) == list(range(100, 180, 10))
+    assert list(chain(*columns_of(answer))) == list(range(100, 180, 10))
     assert answer.document["frames"] == 8
     check_cells(answer, activation(recording), range(3), MEASURES["std"])
 
@@ -102,7 +108,7 @@ def test_no_frame_between_first_and_last_is_no_column(server, first, last):
         assert answer.document["frames"] == 0
 
 
-def test_the_first_step_alone(server, recording):
+def test_the_first_step_alone(server):
     answer = server.ask("matrix", run=RUN, kind="activations", statistic="l2", width=1, last=0)
     assert columns_of(answer) == [[0]]
 
@@ -187,7 +193,7 @@ def test_newest_frame(server, recording):
     assert np.isnan(answer.arrays["gradients_by_layer"][1]).all()
 
 
-def test_frame_at_or_before_a_step(server, recording):
+def test_frame_at_or_before_a_step(server):
     answer = server.ask("frame", run=RUN, step=BROKEN + 9)
     assert answer.document["step"] == BROKEN
     assert answer.document["scalars"] == {"loss": "NaN"}
@@ -221,10 +227,8 @@ def test_layers(server):
     }  # fmt: skip
 
 
-def test_a_question_asked_again_reads_only_what_is_new(serve, write_session, restless, tmp_path, monkeypatch):
-    from neural.session.frame import Frame
-    from neural.session.reader import SessionReader
-    from neural.session.writer import SessionWriter
+@pytest.mark.usefixtures("restless")
+def test_a_question_asked_again_reads_only_what_is_new(serve, write_session, tmp_path, monkeypatch):
 
     write_session(tmp_path / "run" / "neuraldbg")
     server = serve("--logdir", str(tmp_path), "--load_fast", "false")
@@ -251,8 +255,6 @@ def test_a_question_asked_again_reads_only_what_is_new(serve, write_session, res
 
 
 def test_a_number_too_large_for_float32_becomes_its_greatest(serve, tmp_path):
-    from neural.session.frame import Frame
-    from neural.session.writer import SessionWriter
 
     rows = np.zeros((1, 10))
     rows[0, [0, 5, 9]] = 4, -1e300, 1e300
