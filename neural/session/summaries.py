@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 
-from neural.session import histogram
+from neural.session import histogram, wire
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms
 from neural.session.info import SessionInfo
@@ -59,46 +59,43 @@ class Value(NamedTuple):
 
 
 @lru_cache
-def _metadata(columns: tuple[str, ...], description: str) -> Any:
+def _metadata(columns: tuple[str, ...], description: str) -> bytes:
     content = json.dumps({"version": VERSION, "columns": columns}).encode()
-    return summary_pb2.SummaryMetadata(
+    metadata = summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content),
         summary_description=description,
         data_class=summary_pb2.DATA_CLASS_TENSOR,
     )
+    return wire.metadata_field(metadata.SerializeToString())
 
 
 @lru_cache
-def _scalar_metadata() -> Any:
-    return summary_pb2.SummaryMetadata(
+def _scalar_metadata() -> bytes:
+    metadata = summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=SCALARS_PLUGIN),
         data_class=summary_pb2.DATA_CLASS_SCALAR,
     )
+    return wire.metadata_field(metadata.SerializeToString())
 
 
-def _event(tag: str, step: int, wall_time: float, metadata: Any) -> tuple[Any, Any]:
-    event = event_pb2.Event(wall_time=wall_time, step=step)
-    value = event.summary.value.add(tag=tag)
-    value.metadata.CopyFrom(metadata)
-    return event, value.tensor
-
-
-def _array_event(tag: str, frame: Frame, metadata: Any, array: NDArray[Any]) -> bytes:
-    event, tensor = _event(tag, frame.step, frame.wall_time, metadata)
-    tensor.dtype = _PROTO_TYPES[array.dtype]
-    for extent in array.shape:
-        tensor.tensor_shape.dim.add(size=extent)
-    tensor.tensor_content = array.tobytes()
-    serialized: bytes = event.SerializeToString()
+@lru_cache
+def _tensor_head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return a serialized TensorProto of that type and shape, up to its content."""
+    dims = [tensor_shape_pb2.TensorShapeProto.Dim(size=extent) for extent in shape]
+    tensor = tensor_pb2.TensorProto(dtype=_PROTO_TYPES[dtype], tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=dims))
+    serialized: bytes = tensor.SerializeToString()
     return serialized
+
+
+def _array_event(tag: str, frame: Frame, metadata: bytes, array: NDArray[Any]) -> bytes:
+    content = array.tobytes()
+    parts = (_tensor_head(array.dtype, array.shape), wire.content_head(len(content)), content)
+    return wire.event(tag, frame.step, frame.wall_time, parts, metadata)
 
 
 def _text_event(tag: str, step: int, wall_time: float, text: str, description: str) -> bytes:
-    event, tensor = _event(tag, step, wall_time, _metadata((), description))
-    tensor.dtype = types_pb2.DT_STRING
-    tensor.string_val.append(text.encode())
-    serialized: bytes = event.SerializeToString()
-    return serialized
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text.encode()])
+    return wire.event(tag, step, wall_time, (tensor.SerializeToString(),), _metadata((), description))
 
 
 def file_version_event(wall_time: float) -> bytes:
@@ -129,10 +126,8 @@ def frame_events(frame: Frame) -> Iterator[bytes]:
         metadata = _metadata(histogram.COLUMNS, f"log2 histograms of {KINDS[name].description}")
         yield _array_event(HISTOGRAMS_PREFIX + name, frame, metadata, entries.astype("<u4" if fits else "<i8").T)
     for name, scalar in frame.scalars.items():
-        event, tensor = _event(name, frame.step, frame.wall_time, _scalar_metadata())
-        tensor.dtype = types_pb2.DT_FLOAT
-        tensor.float_val.append(np.float32(scalar))
-        yield event.SerializeToString()
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[np.float32(scalar)])
+        yield wire.event(name, frame.step, frame.wall_time, (tensor.SerializeToString(),), _scalar_metadata())
 
 
 @lru_cache
@@ -203,33 +198,14 @@ def locate_matrix(data: bytes, value: Value, columns: tuple[str, ...]) -> tuple[
         return -1, -1
     rows: int = dims[1].size
     size = rows * len(columns) * _NUMPY_TYPES[types_pb2.DT_DOUBLE].itemsize
-    start = len(data) - _field_size(value.metadata_size) - size
-    before = _CONTENT_FIELD + _varint(size)
+    start = len(data) - wire.metadata_field_size(value.metadata_size) - size
+    before = wire.content_head(size)
     is_there = (
         value.columns == columns
         and value.tensor.dtype == types_pb2.DT_DOUBLE
         and data[max(start - len(before), 0) : start] == before
     )
     return start if is_there else -1, rows
-
-
-# The key of TensorProto.tensor_content: field 4, a length and so many bytes.
-_CONTENT_FIELD = bytes([4 << 3 | 2])
-
-
-def _varint(number: int) -> bytes:
-    """Return `number` as protobuf writes it: seven bits a byte, the lowest first."""
-    octets = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
-
-
-def _field_size(size: int) -> int:
-    """Return how many bytes a message of `size` bytes takes as a field with a one-byte key."""
-    return 1 + len(_varint(size)) + size
 
 
 def histograms_of(value: Value) -> Histograms:
