@@ -51,7 +51,7 @@ def check(written: WrittenNetwork, source: Source) -> Network:
         layers=layers,
         loss=loss,
         optimizer=settings.optimizer(_setting(sections, "optimizer"), learning_rate, source),
-        metrics=settings.metrics(_setting(sections, "metrics"), source),
+        metrics=settings.metrics(_setting(sections, "metrics"), loss, source),
         train=train,
         source=source,
     )

@@ -212,8 +212,8 @@ def _read(text: str, start: str, source: Source) -> Any:
 
 def _accepted(error: UnexpectedInput) -> set[str]:
     """Return the terminals that could have stood where the error is."""
-    accepted: set[str] = error.interactive_parser.accepts()
-    return accepted
+    parser: Any = error.interactive_parser  # lark leaves its methods untyped
+    return set(parser.accepts())
 
 
 def _unreadable(rest: str, allowed: set[str]) -> str:

@@ -45,6 +45,9 @@ def loss(section: Setting | None, last: Layer, source: Source) -> str:
                 f"{listed(fitting)}.",
             )
         )
+    if found.activation is not None and len(last.output_shape) != 1:
+        sentence = f"{found.name} needs one row of values per sample; {last.name} gives {quoted(last.output_shape)}."
+        raise NetworkShapeError(source.message(section.value.at, f"{sentence} Write Flatten() before {last.name}."))
     if found.activation == "softmax" and last.output_shape[-1] == 1:
         sentence = f"{found.name} needs 2 classes or more; the softmax of {last.name} has 1 value, which is always 1."
         write = 'Write Output(1, "sigmoid") with loss: binary_crossentropy.'
@@ -76,11 +79,12 @@ def optimizer(section: Setting | None, learning_rate: tuple[float, Position] | N
     return Optimizer(entry.name, values)
 
 
-def metrics(section: Setting | None, source: Source) -> tuple[str, ...]:
+def metrics(section: Setting | None, loss_name: str, source: Source) -> tuple[str, ...]:
     """Return the names of the metrics, each once.
 
     Raises:
         NetworkSyntaxError: there is no such metric.
+        NetworkShapeError: the metric cannot read the labels that the loss reads.
     """
     if section is None:
         return ()
@@ -90,7 +94,12 @@ def metrics(section: Setting | None, source: Source) -> tuple[str, ...]:
         name = plain(value)
         if not isinstance(name, str) or name.casefold() not in catalog.METRICS:
             _unknown("metric", as_written(value).strip('"'), dict.fromkeys(catalog.METRICS.values()), value.at, source)
-        found.append(catalog.METRICS[name.casefold()])
+        metric = catalog.METRICS[name.casefold()]
+        if metric != "accuracy" and loss_name == "sparse_categorical_crossentropy":
+            sentence = f"{metric} compares the output with labels of its own shape; {loss_name} has class numbers."
+            write = 'Write metrics: ["accuracy"], or loss: categorical_crossentropy.'
+            raise NetworkShapeError(source.message(value.at, f"{sentence} {write}"))
+        found.append(metric)
     return tuple(dict.fromkeys(found))
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from neural.data import datasets
 from neural.dsl.errors import BackendMissingError
 from neural.dsl.model import Network
+from neural.training import quiet
 from neural.training.progress import Observation, Progress
 
 Backend = Literal["tensorflow", "pytorch"]
@@ -65,6 +66,10 @@ def train(
         DataError: the data set is unknown or does not fit the network.
     """
     check(network, backend=backend, dataset=dataset)
+    if backend == "tensorflow":
+        quiet.start_tensorflow()
+    else:
+        quiet.start_pytorch()
     loop = importlib.import_module(_BACKENDS[backend][3])
     data = datasets.load(datasets.named(dataset, network), framework=backend)
     if data.notice is not None:
