@@ -1,0 +1,337 @@
+"""Taps: what is taken from one train step while TensorFlow traces it (or runs it eagerly).
+
+A tap looks and passes on: the tensors that training computes with are never wrapped, copied or renamed, since Keras'
+losses look at how the model's output was made (`_keras_logits`, or an operation of type Softmax or Sigmoid) and take
+another way when they find anything else. So activation gradients do not come from an operation on the layer's output:
+the train step's own `GradientTape.gradient` is asked for them beside the gradients of the parameters, which adds
+nothing to the path of either.
+
+Everything is put in place when the train step begins and taken away when it ends: outside of it, a model has nothing
+of ours in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from neural_callbacks.keras.structure import Catalog, Site
+from neural_callbacks.recorder import Recorder
+
+TAPS = "the taps in the train step"
+_MISSING = object()
+
+
+@dataclass
+class Readings:
+    """What the taps took from one train step, in the order taken.
+
+    `keys[i]` is the kind and row of the measurement of `tensors[i]`; a tensor that stands for several rows is listed
+    once and its keys have several entries. `loss` is the train step's own loss, a scalar tensor.
+    """
+
+    keys: list[list[tuple[str, int]]] = field(default_factory=list)
+    tensors: list[Any] = field(default_factory=list)
+    loss: Any = None
+
+    def add(self, kind: str, row: int, tensor: Any) -> None:
+        """Note that `tensor` is to be measured for a row; sparse gradients are spread out first."""
+        for number, known in enumerate(self.tensors):
+            if known is tensor:
+                self.keys[number].append((kind, row))
+                return
+        self.keys.append([(kind, row)])
+        self.tensors.append(tensor)
+
+
+@dataclass
+class _Activation:
+    """An output of a layer as the tape knows it; `logits` is what a loss may use in its stead."""
+
+    row: int
+    name: str
+    output: Any
+    logits: Any
+
+
+class StepTaps:
+    """The taps in one run of a train step's Python code; `readings` holds what they took.
+
+    A failure of ours inside a tap switches all taps off (`recorder.contained`) and never reaches the train step.
+    """
+
+    def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
+        self.readings = Readings()
+        self._model = model
+        self._sites = sites
+        self._catalog = catalog
+        self._recorder = recorder
+        self._graph = _current_graph()
+        self._scale: Any = None
+        self._activations: list[_Activation] = []
+        self._going_back = False
+        self._applied: set[int] = set()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the taps in place for the train step that runs inside the `with` block."""
+        with ExitStack() as stack:
+            for site in self._sites:
+                tap = functools.partial(self._layer_tap, site)
+                stack.enter_context(_replaced(site.layer, "call", tap))
+            for optimizer in _optimizers(self._model):
+                stack.enter_context(_replaced(optimizer, "apply", self._apply_tap, optimizer))
+                stack.enter_context(_replaced(optimizer, "scale_loss", self._scale_tap))
+            stack.enter_context(_replaced(self._model, "compute_loss", self._loss_tap))
+            stack.enter_context(_tapped_tape(self._gradient_tap))
+            yield
+        with self._recorder.contained(TAPS):
+            self._finish()
+        # What the step held must not live as long as the traced function does.
+        self._activations.clear()
+
+    def _layer_tap(self, site: Site, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
+            # On the way back, gradient checkpointing calls layers again.
+            if not self._going_back:
+                with self._recorder.contained(TAPS):
+                    self._see_layer(site, args, outputs)
+            return outputs
+
+        return tapped
+
+    def _see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
+        seen = [x for x in keras.tree.flatten(outputs) if tf.is_tensor(x)]
+        inputs = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
+        if not seen:
+            return
+        row = self._catalog.layer(site, inputs, seen)
+        if not all(map(self._is_here, seen)):
+            self._recorder.notice(
+                f"The activations of {site.own_name} are not recorded: it runs inside a loop or a branch of the "
+                "compiled step."
+            )
+            return
+        for output in seen:
+            if output.dtype.is_floating and isinstance(output, tf.Tensor):
+                self.readings.add("activations", row, output)
+                self._activations.append(_Activation(row, site.own_name, output, _logits(output)))
+
+    def _gradient_tap(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
+        """Ask the tape for the gradients by activations too, where it is asked for those by parameters."""
+        wanted: list[Any] = []
+        if self._is_about_parameters(sources):
+            if options.get("unconnected_gradients", "none") not in ("none", tf.UnconnectedGradients.NONE):
+                self._recorder.notice(
+                    "Activation gradients are not recorded: the train step asks its GradientTape for "
+                    "unconnected_gradients='zero'."
+                )
+            else:
+                wanted = [x for a in self._activations for x in (a.output, a.logits) if x is not None]
+        self._going_back = True
+        try:
+            if not wanted:
+                return gradient(tape, target, sources, **options)
+            found, activations = gradient(tape, target, [sources, wanted], **options)
+        finally:
+            self._going_back = False
+        with self._recorder.contained(TAPS):
+            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None})
+        return found
+
+    def _is_about_parameters(self, sources: Any) -> bool:
+        return any(isinstance(x, (keras.Variable, tf.Variable)) for x in tf.nest.flatten(sources))
+
+    def _see_gradients(self, found: dict[int, Any]) -> None:
+        for activation in self._activations:
+            gradient = found.get(id(activation.output))
+            if gradient is None and activation.logits is not None:
+                gradient = found.get(id(activation.logits))
+                if gradient is not None:
+                    self._recorder.notice(
+                        f"The activation gradient of {activation.name} is that by the input of its softmax or sigmoid: "
+                        "the loss is computed from there."
+                    )
+            if gradient is not None:
+                self.readings.add("activation_gradients", activation.row, self._unscaled(_dense(gradient)))
+
+    def _scale_tap(self, scale_loss: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(scale_loss)
+        def tapped(loss: Any) -> Any:
+            scaled = scale_loss(loss)
+            if scaled is not loss:
+                with self._recorder.contained(TAPS):
+                    self._scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
+            return scaled
+
+        return tapped
+
+    def _unscaled(self, gradient: Any) -> Any:
+        return gradient if self._scale is None else tf.cast(gradient, tf.float32) / self._scale
+
+    def _loss_tap(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(compute_loss)
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            loss = compute_loss(*args, **kwargs)
+            with self._recorder.contained(TAPS):
+                if tf.is_tensor(loss) and self._is_here(loss):
+                    self.readings.loss = loss
+            return loss
+
+        return tapped
+
+    def _apply_tap(self, apply: Callable[..., Any], optimizer: Any) -> Callable[..., Any]:
+        @functools.wraps(apply)
+        def tapped(grads: Any, trainable_variables: Any = None) -> Any:
+            grads = list(grads)
+            variables = None if trainable_variables is None else list(trainable_variables)
+            before: dict[int, Any] = {}
+            with self._recorder.contained(TAPS):
+                before = self._see_before(grads, optimizer._trainable_variables if variables is None else variables)  # noqa: SLF001
+            applied = apply(grads, variables)
+            with self._recorder.contained(TAPS):
+                for row, value in before.items():
+                    after = _value(self._catalog.variables[row])
+                    self.readings.add("updates", row, _difference(after, value))
+            return applied
+
+        return tapped
+
+    def _see_before(self, grads: Sequence[Any], variables: Sequence[Any]) -> dict[int, Any]:
+        if _current_graph() is not self._graph:
+            self._recorder.notice(
+                "Parameters are not recorded: the optimizer runs inside a loop or a branch of the compiled step."
+            )
+            return {}
+        before: dict[int, Any] = {}
+        for gradient, variable in zip(grads, variables, strict=True):
+            row = self._row_of(variable)
+            if row is None:
+                continue
+            self._applied.add(row)
+            before[row] = _value(variable)
+            self.readings.add("weights", row, before[row])
+            if gradient is not None:
+                self.readings.add("gradients", row, self._unscaled(_dense(gradient)))
+        return before
+
+    def _row_of(self, variable: Any) -> int | None:
+        row = self._catalog.parameter(variable)
+        if row is not None:
+            return row
+        for site in self._sites:  # a layer that was not called, whose parameters are used all the same
+            if any(own is variable for own in site.variables):
+                self._catalog.layer(site)
+                return self._catalog.parameter(variable)
+        self._recorder.notice(f"{variable.name} is not recorded: it belongs to no layer of {self._model.name}.")
+        return None
+
+    def _finish(self) -> None:
+        for row, variable in enumerate(self._catalog.variables):
+            if row not in self._applied:  # frozen, or not trained in this step
+                self.readings.add("weights", row, _value(variable))
+        with_gradient = {key for keys in self.readings.keys for key in keys}
+        without = dict.fromkeys(
+            a.name for a in self._activations if ("activation_gradients", a.row) not in with_gradient
+        )
+        if without:
+            self._recorder.notice(
+                f"Training computes no gradient by the outputs of {', '.join(without)}, so none is recorded."
+            )
+        if self.readings.loss is None:
+            self._recorder.notice("The loss is not recorded: the train step does not call compute_loss.")
+
+    def _is_here(self, tensor: Any) -> bool:
+        return tf.executing_eagerly() or getattr(tensor, "graph", None) is self._graph
+
+
+def _current_graph() -> Any:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _optimizers(model: Any) -> list[Any]:
+    found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
+    return list({id(x): x for x in found if x is not None}.values())
+
+
+def _logits(output: Any) -> Any:
+    """Return what Keras' crossentropies use in place of `output`, as they find it; None where there is nothing."""
+    if (logits := getattr(output, "_keras_logits", None)) is not None:
+        return logits
+    if not tf.executing_eagerly() and output.op.type in ("Softmax", "Sigmoid"):
+        return output.op.inputs[0]
+    return None
+
+
+def _value(variable: Any) -> Any:
+    return tf.convert_to_tensor(variable.value if isinstance(variable, keras.Variable) else variable)
+
+
+def _dense(gradient: Any) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
+    return gradient
+
+
+def _difference(after: Any, before: Any) -> Any:
+    if after.dtype == tf.float64:
+        return after - before
+    return tf.cast(after, tf.float32) - tf.cast(before, tf.float32)
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, tap: Callable[..., Any], *args: Any) -> Iterator[None]:
+    """Let `owner.name` be `tap(owner.name, *args)`; written past Keras' and TensorFlow's tracking of attributes."""
+    attributes = vars(owner)
+    before = attributes.get(name, _MISSING)
+    attributes[name] = tap(getattr(owner, name), *args)
+    try:
+        yield
+    finally:
+        if before is _MISSING:
+            del attributes[name]
+        else:
+            attributes[name] = before
+
+
+_tape_taps = threading.local()
+_tape_lock = threading.Lock()
+_tape_users = 0
+_tape_gradient = tf.GradientTape.gradient
+
+
+@functools.wraps(_tape_gradient)
+def _tapped_gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
+    taps = getattr(_tape_taps, "stack", None)
+    if not taps:
+        return _tape_gradient(tape, target, sources, *args, **kwargs)
+    options = {**dict(zip(("output_gradients", "unconnected_gradients"), args, strict=False)), **kwargs}
+    return taps[-1](_tape_gradient, tape, target, sources, **options)
+
+
+@contextmanager
+def _tapped_tape(tap: Callable[..., Any]) -> Iterator[None]:
+    """Let `tap` see what this thread asks its gradient tapes; other threads' tapes are left alone."""
+    global _tape_users  # noqa: PLW0603 - the class is shared by all threads, and must be as it was after the last one
+    with _tape_lock:
+        _tape_users += 1
+        tf.GradientTape.gradient = _tapped_gradient
+    stack = _tape_taps.__dict__.setdefault("stack", [])
+    stack.append(tap)
+    try:
+        yield
+    finally:
+        stack.pop()
+        with _tape_lock:
+            _tape_users -= 1
+            if not _tape_users:
+                tf.GradientTape.gradient = _tape_gradient

@@ -1,0 +1,74 @@
+"""TensorFlow's rows and histograms equal the numpy references."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from neural.session.histogram import reference_counts, stride
+from neural.session.statistics import COUNT, L2, MAX, MEAN, MIN, STD, ZEROS, reference_row
+from neural_callbacks.keras.statistics import WIDTH, measure, split
+
+NUMBERS = np.random.default_rng(7)
+NORMAL = NUMBERS.normal(size=(13, 7, 5))
+
+VALUES = {
+    "normal": NORMAL,
+    "mostly zeros": np.where(NORMAL > 1, NORMAL, 0),
+    "scalar": np.array(-2.5),
+    "empty": np.zeros((0, 4)),
+    "all zero": np.zeros(9),
+    "negative zero": np.array([-0.0, 0.0, 1.0]),
+    "all NaN": np.full(6, np.nan),
+    "infinities": np.array([np.inf, -np.inf, np.inf, np.nan, 2.0, -3.0, 0.0]),
+    "only infinities": np.array([np.inf, -np.inf]),
+    "huge": NORMAL * 1e38,
+    "huge, one sign": np.full(1000, 3e38),
+    "tiny": NORMAL * 1e-30,
+    "mean beyond deviation": NORMAL + 1e4,
+    "beyond float32": NORMAL * 1e300,
+    "powers of two": 2.0 ** np.arange(-126, 128),
+}
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float64": np.float64}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_measurements_equal_the_references(dtype):
+    with np.errstate(over="ignore", invalid="ignore"):
+        arrays = {name: values.astype(DTYPES[dtype]) for name, values in VALUES.items()}
+    tensors = [tf.constant(array) for array in arrays.values()]
+    rows, counts = split(tf.function(measure)(tensors).numpy())
+    for name, row, found in zip(arrays, rows, counts, strict=True):
+        assert_rows_agree(row, reference_row(arrays[name]), name)
+        np.testing.assert_array_equal(found, reference_counts(arrays[name]), err_msg=name)
+
+
+def assert_rows_agree(row, reference, name):
+    # A mean is told from zero, and a deviation too, only as finely as the size of the values allows.
+    largest = np.nan_to_num(np.abs(reference[[MIN, MAX]]).max())
+    blur = np.zeros_like(row)
+    blur[[MEAN, STD]] = 1e-6 * largest, 1e-15 * largest
+    np.testing.assert_array_equal(np.isnan(row), np.isnan(reference), err_msg=name)
+    assert np.all(np.isnan(row) | (np.abs(row - reference) <= 1e-5 * np.abs(reference) + blur)), (name, row, reference)
+
+
+def test_every_nth_value_of_a_large_tensor_makes_its_histogram():
+    values = NUMBERS.normal(size=(300, 1001)).astype("float32")
+    values[values < -1] = 0
+    n = stride(values.size)
+    assert n == 11
+    rows, counts = split(tf.function(measure)([tf.constant(values)]).numpy())
+    np.testing.assert_array_equal(counts[0], reference_counts(values.ravel()[::n]))
+    np.testing.assert_allclose(rows[0], reference_row(values), rtol=2e-5)
+    assert rows[0, ZEROS] == np.count_nonzero(values == 0)
+
+
+def test_a_deviation_far_below_the_mean_keeps_its_digits():
+    values = (1000 + 1e-2 * NUMBERS.normal(size=200_000)).astype("float32")
+    row = split(measure([tf.constant(values)]).numpy())[0][0]
+    reference = reference_row(values)
+    np.testing.assert_allclose(row[[COUNT, MIN, MAX, MEAN, STD, L2]], reference[[COUNT, MIN, MAX, MEAN, STD, L2]], 1e-6)
+
+
+def test_nothing_to_measure_is_an_empty_matrix():
+    assert measure([]).shape == (0, WIDTH)
