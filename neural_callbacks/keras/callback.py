@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,8 +148,7 @@ def _close_unfinished(recorder: Recorder) -> None:
 
 def _framework() -> str:
     backend = keras.backend.backend()
-    version = getattr(keras.src.utils.module_utils, backend, None)
-    return f"{backend} {version.__version__}, keras {keras.__version__}"
+    return f"{backend} {sys.modules[backend].__version__}, keras {keras.__version__}"
 
 
 def _unobservable(model: Any) -> str:

@@ -54,7 +54,7 @@ def _flat(tensor: Any) -> Any:
 _APART = {"autograph": False, "experimental_attributes": {"_noinline": True}}
 
 
-@tf.function(input_signature=[tf.TensorSpec([None], tf.float32)], **_APART)
+@tf.function(input_signature=[tf.TensorSpec([None], tf.float32)], **_APART)  # type: ignore[untyped-decorator]
 def _single(x: Any) -> Any:
     size = tf.size(x, tf.int64)
     number = tf.cast(size, tf.float32)
@@ -94,7 +94,7 @@ def _single(x: Any) -> Any:
     return tf.concat([row, counts], 0)
 
 
-@tf.function(input_signature=[tf.TensorSpec([None], tf.float64)], **_APART)
+@tf.function(input_signature=[tf.TensorSpec([None], tf.float64)], **_APART)  # type: ignore[untyped-decorator]
 def _wide(x: Any) -> Any:
     return tf.concat([_thorough(x), _counts(_wide_codes(_every_nth(x)))], 0)
 
@@ -154,9 +154,8 @@ def _wide_codes(x: Any) -> Any:
     # float64's exponent, moved into float32's range; what lies beyond goes into the outermost bins.
     exponent = tf.bitwise.right_shift(magnitude, tf.constant(52, tf.int64)) - 1023
     exponent = tf.clip_by_value(exponent, histogram.MIN_EXPONENT, histogram.MAX_EXPONENT) - histogram.MIN_EXPONENT
-    upper = tf.where(tf.math.is_inf(x), tf.constant(255, tf.int64), exponent) + tf.where(
-        bits < 0, tf.constant(256, tf.int64), 0
-    )
+    upper = tf.where(tf.math.is_inf(x), tf.constant(255, tf.int64), exponent)
+    upper += tf.where(bits < 0, tf.constant(256, tf.int64), 0)
     code = tf.where(tf.equal(magnitude, 0), tf.constant(histogram.ZERO_CODE, tf.int64), upper)
     return tf.cast(tf.where(tf.math.is_nan(x), tf.constant(histogram.NAN_CODE, tf.int64), code), tf.int32)
 

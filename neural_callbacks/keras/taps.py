@@ -239,10 +239,8 @@ class StepTaps:
         for row, variable in enumerate(self._catalog.variables):
             if row not in self._applied:  # frozen, or not trained in this step
                 self.readings.add("weights", row, _value(variable))
-        with_gradient = {key for keys in self.readings.keys for key in keys}
-        without = dict.fromkeys(
-            a.name for a in self._activations if ("activation_gradients", a.row) not in with_gradient
-        )
+        measured = {key for keys in self.readings.keys for key in keys}
+        without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
         if without:
             self._recorder.notice(
                 f"Training computes no gradient by the outputs of {', '.join(without)}, so none is recorded."
