@@ -1,0 +1,118 @@
+/** What the plugin answers; `http_api.md` beside the plugin is the contract. */
+
+export type Status = "live" | "finished" | "failed" | "lost";
+
+export interface SessionSummary {
+  readonly name: string;
+  readonly status: Status;
+  readonly last_step: number | null;
+  readonly last_written: number | null;
+}
+
+export interface KindInfo {
+  readonly rows: "layers" | "parameters";
+  readonly frames: number;
+  readonly description: string;
+  readonly histograms: number;
+}
+
+export interface Session {
+  readonly revision: string;
+  readonly name: string;
+  readonly status: Status;
+  readonly model: string;
+  readonly framework: string;
+  /** Seconds since the epoch. */
+  readonly started: number;
+  readonly every: number;
+  readonly notices: readonly string[];
+  readonly problems: readonly string[];
+  readonly ended_because: string;
+  readonly first_step: number | null;
+  readonly last_step: number | null;
+  readonly kinds: Readonly<Record<string, KindInfo>>;
+  readonly table_step: number | null;
+}
+
+export type Shape = ReadonlyArray<number | null>;
+
+export interface Layer {
+  readonly name: string;
+  readonly type: string;
+  readonly own_name: string;
+  readonly input_shapes: readonly Shape[];
+  readonly output_shapes: readonly Shape[];
+  readonly dtype: string;
+  readonly trainable: boolean;
+  readonly flops: number | null;
+  readonly parameters: number;
+}
+
+export interface Parameter {
+  readonly name: string;
+  readonly layer: number;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  readonly trainable: boolean;
+}
+
+export interface LayerTable {
+  readonly layers: readonly Layer[];
+  readonly parameters: readonly Parameter[];
+}
+
+/** The steps that each column of a decimated picture covers, both ends inclusive. */
+export interface Columns {
+  readonly firstStep: Float64Array;
+  readonly lastStep: Float64Array;
+}
+
+export const NOT_MEASURED = 0;
+export const MEASURED = 1;
+export const NONFINITE = 2;
+
+/** One statistic of every row over the steps; arrays are (rows, columns), row by row. */
+export interface Matrix extends Columns {
+  readonly rows: readonly number[];
+  readonly frames: number;
+  readonly minimum: Float32Array;
+  readonly maximum: Float32Array;
+  readonly state: Uint8Array;
+}
+
+/** Several statistics of one row over the steps; `minimum` and `maximum` are (statistics, columns). */
+export interface Series extends Columns {
+  readonly statistics: readonly string[];
+  readonly minimum: Float32Array;
+  readonly maximum: Float32Array;
+  readonly state: Uint8Array;
+}
+
+/** All that was measured at one step: per kind a matrix (rows, columns.length), row by row. */
+export interface Frame {
+  readonly step: number;
+  readonly columns: readonly string[];
+  readonly scalars: Readonly<Record<string, number | string>>;
+  readonly matrices: Readonly<Record<string, Float64Array>>;
+}
+
+/** The distribution of one row over the steps; `counts` is (columns, bins). */
+export interface Histograms extends Columns {
+  readonly bins: Int32Array;
+  readonly counts: Float64Array;
+  readonly total: Float64Array;
+}
+
+/** Which values of a session a picture shows. */
+export interface Source {
+  readonly run: string;
+  readonly kind: string;
+  /** Merge the parameters of each layer into one row. */
+  readonly byLayer: boolean;
+}
+
+/** Limits on the steps, both inclusive. */
+export interface StepRange {
+  readonly first: number;
+  readonly last: number;
+}

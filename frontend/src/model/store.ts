@@ -1,0 +1,158 @@
+/** The viewer's state: what is chosen, and the newest answers of the server. Components read it, actions change it. */
+
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import type { Frame, LayerTable, Session, SessionSummary, StepRange } from "../api/types";
+import type { Link, View } from "./hash";
+import { layerNamed, type Sort } from "./layers";
+import { lastAtOrBelow, zoomed } from "./viewport";
+
+export const GRADIENT_KINDS = ["gradients", "activation_gradients", "updates", "weights"] as const;
+export type GradientKind = (typeof GRADIENT_KINDS)[number];
+
+export const ACTIVATION_STATISTICS = ["std", "mean", "min", "max", "zero_share"] as const;
+export type ActivationStatistic = (typeof ACTIVATION_STATISTICS)[number];
+
+/** How the last question to the server went. */
+export type Connection =
+  | { readonly state: "loading" | "fresh" }
+  | { readonly state: "stale" | "refused"; readonly sentence: string };
+
+export interface Store {
+  readonly sessions: Signal<readonly SessionSummary[] | null>;
+  readonly session: Signal<Session | null>;
+  readonly layers: Signal<LayerTable | null>;
+  /** The steps that have a frame, ascending. */
+  readonly steps: Signal<Float64Array>;
+  readonly frame: Signal<Frame | null>;
+  readonly connection: Signal<Connection>;
+  /** Counts up when everything should be asked for again. */
+  readonly generation: Signal<number>;
+
+  readonly run: Signal<string | null>;
+  readonly view: Signal<View>;
+  /** The step that was chosen; null follows the newest. */
+  readonly pinned: Signal<number | null>;
+  readonly layerName: Signal<string | null>;
+  readonly zoom: Signal<StepRange | null>;
+  readonly gradientKind: Signal<GradientKind>;
+  readonly activationStatistic: Signal<ActivationStatistic>;
+  readonly asTable: Signal<boolean>;
+  readonly filter: Signal<string>;
+  readonly sort: Signal<Sort>;
+  readonly keysShown: Signal<boolean>;
+
+  /** The step that all views show; null while nothing is recorded. */
+  readonly step: ReadonlySignal<number | null>;
+  /** The chosen layer's number; the first one where none was chosen or the chosen one is not in this run. */
+  readonly layer: ReadonlySignal<number>;
+}
+
+export function createStore(link: Link): Store {
+  const session = signal<Session | null>(null);
+  const layers = signal<LayerTable | null>(null);
+  const pinned = signal(link.step);
+  const layerName = signal(link.row);
+  return {
+    sessions: signal<readonly SessionSummary[] | null>(null),
+    session,
+    layers,
+    steps: signal(new Float64Array()),
+    frame: signal<Frame | null>(null),
+    connection: signal<Connection>({ state: "loading" }),
+    generation: signal(0),
+    run: signal(link.run),
+    view: signal(link.view ?? "overview"),
+    pinned,
+    layerName,
+    zoom: signal<StepRange | null>(null),
+    gradientKind: signal<GradientKind>("gradients"),
+    activationStatistic: signal<ActivationStatistic>("std"),
+    asTable: signal(false),
+    filter: signal(""),
+    sort: signal<Sort>({ key: "order", descending: false }),
+    keysShown: signal(false),
+    step: computed(() => pinned.value ?? session.value?.last_step ?? null),
+    layer: computed(() => {
+      const table = layers.value;
+      return table && layerName.value !== null ? (layerNamed(table, layerName.value) ?? 0) : 0;
+    }),
+  };
+}
+
+/** Returns the run to show first: a live one before others, then the one written to last. */
+export function preferredRun(sessions: readonly SessionSummary[]): string | null {
+  const rank = (summary: SessionSummary) => (summary.status === "live" ? 1e12 : 0) + (summary.last_written ?? 0);
+  const [first, ...rest] = sessions;
+  if (first === undefined) return null;
+  return rest.reduce((best, summary) => (rank(summary) > rank(best) ? summary : best), first).name;
+}
+
+/** Shows another run; what was known of the one before is forgotten, the chosen layer's name is kept. */
+export function chooseRun(store: Store, run: string): void {
+  if (store.run.value === run) return;
+  store.run.value = run;
+  store.pinned.value = null;
+  store.zoom.value = null;
+  store.session.value = null;
+  store.layers.value = null;
+  store.frame.value = null;
+  store.steps.value = new Float64Array();
+}
+
+export function chooseLayer(store: Store, index: number): void {
+  const layer = store.layers.value?.layers[index];
+  if (layer) store.layerName.value = layer.name;
+}
+
+/** Chooses the layer `by` places further on in execution order, staying within the table. */
+export function moveLayer(store: Store, by: number): void {
+  const count = store.layers.value?.layers.length ?? 0;
+  if (count > 0) chooseLayer(store, Math.min(count - 1, Math.max(0, store.layer.value + by)));
+}
+
+/** Pins the frame at `step`, or the newest one before it; before the first frame, the first. */
+export function pinStep(store: Store, step: number): void {
+  const steps = store.steps.value;
+  if (steps.length === 0) return;
+  store.pinned.value = steps[Math.max(0, lastAtOrBelow(steps, step))] as number;
+}
+
+/** Pins the frame `by` frames further on; the first and the last one hold. */
+export function moveStep(store: Store, by: number): void {
+  const steps = store.steps.value;
+  const step = store.step.value;
+  if (steps.length === 0 || step === null) return;
+  const index = Math.max(0, lastAtOrBelow(steps, step)) + by;
+  store.pinned.value = steps[Math.min(steps.length - 1, Math.max(0, index))] as number;
+}
+
+/** Follows the newest step, or stays at the one that is shown. */
+export function toggleLatest(store: Store): void {
+  store.pinned.value = store.pinned.value === null ? store.step.value : null;
+}
+
+/** Narrows (factor below 1) or widens the steps that are shown around the current one. */
+export function zoomBy(store: Store, factor: number): void {
+  const { first_step: first, last_step: last } = store.session.value ?? { first_step: null, last_step: null };
+  const step = store.step.value;
+  if (first === null || last === null || step === null) return;
+  const whole = { first, last };
+  store.zoom.value = zoomed(store.zoom.value ?? whole, whole, step, factor);
+}
+
+/** Returns the item after (or before) `current`, round and round. */
+export function cycled<T>(items: readonly T[], current: T, by: number): T {
+  return items[(items.indexOf(current) + by + items.length) % items.length] as T;
+}
+
+export function linkOf(store: Store): Link {
+  return { view: store.view.value, run: store.run.value, row: store.layerName.value, step: store.pinned.value };
+}
+
+/** Takes over what a link says; what it does not say stays, except that no step means the newest. */
+export function followLink(store: Store, link: Link): void {
+  if (link.run !== null) chooseRun(store, link.run);
+  if (link.view !== null) store.view.value = link.view;
+  if (link.row !== null) store.layerName.value = link.row;
+  store.pinned.value = link.step;
+}

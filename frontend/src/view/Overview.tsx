@@ -1,0 +1,91 @@
+/** The Overview: what this session is, what its reader should know, and its layers. */
+
+import { formatCount, formatMoment, formatValue } from "../model/format";
+import { LayerTable } from "./LayerTable";
+import { useViewer } from "./viewer";
+
+export function Overview() {
+  return (
+    <div class="view overview">
+      <Facts />
+      <LayerTable />
+    </div>
+  );
+}
+
+function Facts() {
+  const { store } = useViewer();
+  const session = store.session.value;
+  if (session === null) return null;
+  const parameters = store.layers.value?.layers.reduce((sum, layer) => sum + layer.parameters, 0);
+  const last = session.last_step;
+  const scalars = Object.entries(store.frame.value?.scalars ?? {});
+  return (
+    <section class="facts" aria-label="Session">
+      <h2>{session.model}</h2>
+      {session.status === "failed" && <Card kind="critical" title="Training failed" text={session.ended_because} />}
+      {session.status === "lost" && (
+        <Card
+          kind="warning"
+          title="Training is not heard of any more"
+          text="It ended without saying so: the process was killed, or its machine was lost. What it recorded is all here."
+        />
+      )}
+      {session.problems.map((sentence) => (
+        <Card key={sentence} kind="warning" title="Problem" text={sentence} />
+      ))}
+      {session.notices.map((sentence) => (
+        <Card key={sentence} kind="info" title="Notice" text={sentence} />
+      ))}
+      <dl>
+        <Fact name="framework" value={session.framework} />
+        <Fact name="layers" value={store.layers.value ? formatCount(store.layers.value.layers.length) : "n/a"} />
+        <Fact name="parameters" value={parameters === undefined ? "n/a" : formatCount(parameters)} />
+        <Fact
+          name="sampling"
+          value={session.every === 1 ? "every step" : `every ${formatCount(session.every)} steps`}
+        />
+        <Fact
+          name="recorded"
+          value={
+            last === null ? "nothing yet" : `steps ${formatCount(session.first_step ?? 0)} to ${formatCount(last)}`
+          }
+        />
+        <Fact name="started" value={formatMoment(session.started)} />
+        {scalars.map(([name, value]) => (
+          <Scalar key={name} name={name} value={value} />
+        ))}
+      </dl>
+    </section>
+  );
+}
+
+function Fact({ name, value }: { name: string; value: string }) {
+  return (
+    <>
+      <dt>{name}</dt>
+      <dd>{value}</dd>
+    </>
+  );
+}
+
+function Scalar({ name, value }: { name: string; value: number | string }) {
+  const step = useViewer().store.frame.value?.step ?? 0;
+  return (
+    <>
+      <dt>{name.replaceAll("_", " ")}</dt>
+      <dd class={typeof value === "string" ? "nonfinite-text number" : "number"} title={`at step ${formatCount(step)}`}>
+        {typeof value === "string" ? value : formatValue(value)}
+      </dd>
+    </>
+  );
+}
+
+function Card({ kind, title, text }: { kind: "critical" | "warning" | "info"; title: string; text: string }) {
+  return (
+    <div class={`card ${kind}`}>
+      <h3>{title}</h3>
+      <p>{text}</p>
+    </div>
+  );
+}

@@ -1,0 +1,70 @@
+/** Statistics of the chosen layer over the steps: one chart of several lines, or several small charts. */
+
+import { useMemo } from "preact/hooks";
+import { fetchSeries } from "../api/client";
+import type { Series } from "../api/types";
+import { layerLabel } from "../model/layers";
+import { rangeKey, styleOf } from "../model/picture";
+import { linesOf, selectLines } from "../model/series";
+import { Chart } from "./Chart";
+import { SeriesTable } from "./SeriesTable";
+import { Missing, Notice } from "./States";
+import { useQuery, useSize, useViewer } from "./viewer";
+
+/** A table with more rows than this is read by nobody, and slow to build. */
+const TABLE_ROWS = 200;
+
+export interface SeriesPanelProps {
+  readonly kind: string;
+  readonly byLayer: boolean;
+  readonly statistics: readonly string[];
+  /** One chart each, side by side, instead of one for all. */
+  readonly apart: boolean;
+  readonly height: number;
+}
+
+export function SeriesPanel({ kind, byLayer, statistics, apart, height }: SeriesPanelProps) {
+  const { store } = useViewer();
+  const { ref, width } = useSize<HTMLDivElement>();
+  const row = store.layer.value;
+  const run = store.run.value;
+  const zoom = store.zoom.value;
+  const asTable = store.asTable.value;
+  const columns = asTable ? TABLE_ROWS : width;
+  const recorded = (store.session.value?.kinds[kind]?.frames ?? 0) > 0;
+  const { value, error } = useQuery<Series>(
+    run !== null && recorded && width > 0 ? `${run} ${kind} ${row}` : null,
+    `${columns} ${rangeKey(zoom)}`,
+    (signal) => fetchSeries({ run: run ?? "", kind, byLayer, row, statistics, width: columns, range: zoom }, signal),
+  );
+  const log = !apart;
+  const lines = useMemo(() => value && linesOf(value, log), [value, log]);
+  const title = `${layerLabel(store.layers.value, row)} over steps`;
+  return (
+    <section class="panel">
+      <div ref={ref}>
+        {error !== null && <Notice sentence={error} />}
+        {value === null || lines === null ? (
+          <Missing recorded={recorded} kind={kind} room={height} />
+        ) : asTable ? (
+          <SeriesTable series={value} label={title} room={height} />
+        ) : apart ? (
+          <div class="multiples">
+            {statistics.map((statistic) => (
+              <Chart
+                key={statistic}
+                title={styleOf(statistic).label}
+                lines={selectLines(lines, [statistic])}
+                log={false}
+                group={kind}
+                height={height}
+              />
+            ))}
+          </div>
+        ) : (
+          <Chart title={title} lines={lines} log group={kind} height={height} />
+        )}
+      </div>
+    </section>
+  );
+}
