@@ -1,17 +1,19 @@
 """The real command in a process of its own, and a way to see what it leaves behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-NEURAL = Path(sys.executable).with_name("neural")
+# Where the commands of this environment are: neural, tensorboard, python.
+COMMANDS = Path(sys.executable).parent
 # Generous: what is waited for comes in seconds, on a busy machine in many seconds.
 PATIENCE = 120.0
 
@@ -49,13 +51,15 @@ def wait_until(condition, what):
 
 
 class Command:
-    """`neural ...` in its own process group, with its output in a file."""
+    """A command of this environment in its own process group, with its output in a file."""
 
-    def __init__(self, folder, *arguments):
+    PATIENCE = PATIENCE
+
+    def __init__(self, folder, name, *arguments):
         self.output = folder / f"output-{time.monotonic_ns()}"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [NEURAL, *arguments],
+                [COMMANDS / name, *arguments],
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -67,16 +71,15 @@ class Command:
         return self.output.read_text()
 
     def said(self, words):
-        """Wait until the command has said `words`; return all it said."""
+        """Wait until the command has said what the regular expression `words` matches; return the match."""
 
         def heard():
-            if words in self.text():
-                return True
+            if found := re.search(words, self.text()):
+                return found
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.text()}"
-            return False
+            return None
 
-        wait_until(heard, repr(words))
-        return self.text()
+        return wait_until(heard, repr(words))
 
     def end(self, number):
         """Send a signal to the command alone; return its exit code and what was running before."""
@@ -91,18 +94,31 @@ def processes():
     return SimpleNamespace(descendants=descendants, running=running, wait_until=wait_until)
 
 
+@contextmanager
+def started(folder, *command):
+    """Start a command in `folder`; however the block ends, nothing of it is left afterwards."""
+    running_command = Command(folder, *map(str, command))
+    pid = running_command.process.pid
+    try:
+        yield running_command
+    finally:
+        family = descendants(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        running_command.process.wait()
+        for child in family:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def start():
+    """Return `start(folder, *command)`: a context manager that runs a command of this environment beside the test."""
+    return started
+
+
 @pytest.fixture
 def neural(tmp_path):
     """Return a function that starts `neural ARGUMENTS...` in an empty folder."""
-    commands = []
-
-    def start(*arguments):
-        commands.append(Command(tmp_path, *map(str, arguments)))
-        return commands[-1]
-
-    yield start
-    for command in commands:
-        for pid in [command.process.pid, *descendants(command.process.pid)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        command.process.wait()
+    with ExitStack() as commands:
+        yield lambda *arguments: commands.enter_context(started(tmp_path, "neural", *arguments))

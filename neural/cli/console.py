@@ -16,6 +16,9 @@ from neural.cli.interruption import Interruption
 from neural.cli.server import TensorBoardProcess
 from neural.training.progress import Progress
 
+# Of what a line is about, in characters: "epoch 100/100" and a space.
+LABEL_WIDTH = 14
+
 
 class ConsoleProgress(Progress):
     """Says how training goes; a context manager around it, for the bar.
@@ -55,7 +58,7 @@ class ConsoleProgress(Progress):
     def say(self, what: str, sentence: str) -> None:
         """Print one line: what it is about, and it."""
         # Nothing in a sentence is markup, and a terminal's width does not cut an address or a path in two.
-        self._console.print(Text.assemble((f"{what:<10}", "bold"), sentence), soft_wrap=True)
+        self._console.print(Text.assemble((f"{what:<{LABEL_WIDTH}}", "bold"), sentence), soft_wrap=True)
 
     def on_notice(self, sentence: str) -> None:
         """Say it, once."""
@@ -66,7 +69,9 @@ class ConsoleProgress(Progress):
     def on_start(self, epochs: int, batches: int) -> None:
         """Show the bar of the first epoch."""
         self._epochs, self._batches = epochs, batches
-        self._bars.start()
+        # Where nobody watches the bar move, rich would leave empty lines in its place.
+        if self._console.is_terminal:
+            self._bars.start()
 
     def on_batch(self, epoch: int, batch: int) -> None:
         """Move the bar."""

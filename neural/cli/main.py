@@ -6,7 +6,6 @@ request to end interrupted training.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +42,6 @@ def _training_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(package_name="tensorboard-plugin-neuraldbg", prog_name="neural")
 def commands() -> None:
     """Train networks written in the .neural language, and debug them while they train."""
-    # TensorFlow's start-up messages are not about the user's network. Set before anything imports it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @commands.command()

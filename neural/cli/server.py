@@ -20,6 +20,8 @@ from neural.dsl.errors import NeuralError
 STARTUP_PATIENCE = 120.0
 # From the request to end until it is made to, in seconds.
 SHUTDOWN_PATIENCE = 5.0
+# What `neural.cli.tensorboard` writes before its address.
+ANNOUNCEMENT = "NeuralDbg: TensorBoard listens at "
 # How much of TensorBoard's last words is kept, in lines.
 LAST_WORDS = 20
 
@@ -38,16 +40,15 @@ class TensorBoardProcess:
             [sys.executable, "-P", "-m", "neural.cli.tensorboard", *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
         )
-        self._first_lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
-        self._errors = threading.Thread(target=self._keep_last_words, args=(self._process.stderr,), daemon=True)
-        self._errors.start()
-        threading.Thread(target=self._read_address, args=(self._process.stdout,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
+        self._listener.start()
 
     def address(self) -> str:
         """Wait until TensorBoard listens and return its URL, which ends with a slash.
@@ -56,21 +57,21 @@ class TensorBoardProcess:
             NeuralError: it ended instead, or did not come up in `STARTUP_PATIENCE` seconds.
         """
         try:
-            line = self._first_lines.get(timeout=STARTUP_PATIENCE)
+            address = self._addresses.get(timeout=STARTUP_PATIENCE)
         except queue.Empty:
             raise NeuralError(f"TensorBoard did not come up within {STARTUP_PATIENCE:.0f} seconds.") from None
-        if not line:
-            raise NeuralError(f"TensorBoard ended at its start: {self.last_words()}")
-        return line.strip()
+        if not address:
+            raise NeuralError(f"TensorBoard ended at its start. Its last words: {self.last_words()}")
+        return address
 
     def alive(self) -> bool:
         """Say whether it is running."""
         return self._process.poll() is None
 
     def last_words(self) -> str:
-        """Return what it wrote last to its standard error, once it has ended."""
-        self._errors.join(timeout=1.0)
-        return "\n".join(self._last_words) or "it wrote nothing about why."
+        """Return what it wrote last before it ended, after its address if it got that far."""
+        self._listener.join(timeout=1.0)
+        return "\n".join(self._last_words) or "none."
 
     def close(self) -> None:
         """End it and all that it started; safe to call again."""
@@ -84,14 +85,16 @@ class TensorBoardProcess:
         self._process.wait()
         cast("IO[str]", self._process.stdin).close()
 
-    def _read_address(self, stdout: IO[str]) -> None:
-        with stdout:
-            self._first_lines.put(stdout.readline())
-
-    def _keep_last_words(self, stderr: IO[str]) -> None:
-        with stderr:
-            for line in stderr:
-                self._last_words.append(line.rstrip())
+    def _listen(self, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                if line.startswith(ANNOUNCEMENT):
+                    # What it says while it starts is about its own way of loading.
+                    self._last_words.clear()
+                    self._addresses.put(line.removeprefix(ANNOUNCEMENT).strip())
+                else:
+                    self._last_words.append(line.rstrip())
+        self._addresses.put("")
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
 """TensorBoard with the NeuralDbg tab in front, as the child process of `neural debug`.
 
-`python -m neural.cli.tensorboard FLAGS...` takes TensorBoard's flags. It writes its address as one line to standard
-output once it listens, and ends when its standard input is closed: so it never outlives the command that started it,
+`python -m neural.cli.tensorboard FLAGS...` takes TensorBoard's flags. It writes its address, as one line, once it
+listens, and ends when its standard input is closed: so it never outlives the command that started it,
 not even one that was killed.
 """
 
@@ -19,6 +19,7 @@ from tensorboard import default, program
 from tensorboard.backend.application import TensorBoardWSGIApp
 from tensorboard.plugins.base_plugin import TBContext, TBPlugin
 
+from neural.cli.server import ANNOUNCEMENT
 from tensorboard_plugin_neuraldbg.plugin import NeuralDbgLoader
 
 # How long TensorBoard gets to end by itself, in seconds.
@@ -53,9 +54,7 @@ def _announcing_server(application: TensorBoardWSGIApp, flags: argparse.Namespac
     server = program.create_port_scanning_werkzeug_server(application, flags)
 
     def announce() -> None:
-        print(server.get_url(), flush=True)  # noqa: T201 - the parent reads it
-        # Nothing reads standard output from here on, and a full pipe would hold TensorBoard.
-        os.dup2(2, 1)
+        print(ANNOUNCEMENT + server.get_url(), flush=True)  # noqa: T201 - the parent reads it
 
     server.print_serving_message = announce
     return server

@@ -47,5 +47,5 @@ def test_what_it_said_last_is_told_when_it_does_not_come_up(tmp_path):
         port = listener.getsockname()[1]
         with TensorBoardProcess(tmp_path, port) as server, pytest.raises(NeuralError) as raised:
             server.address()
-    assert str(raised.value).startswith("TensorBoard ended at its start: ")
+    assert str(raised.value).startswith("TensorBoard ended at its start. Its last words: ")
     assert f"TensorBoard could not bind to port {port}, it was already in use" in str(raised.value)
