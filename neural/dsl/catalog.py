@@ -44,7 +44,7 @@ ACTIVATIONS = by_spelling(
 )  # fmt: skip
 
 _PADDING = Parameter("padding", kinds.choice(by_spelling(("valid", "same"))), "valid")
-_LINEAR = Parameter("activation", kinds.choice(ACTIVATIONS, optional=True), "linear")
+_LINEAR = Parameter("activation", kinds.choice(ACTIVATIONS, for_none="linear"), "linear")
 _USE_BIAS = Parameter("use_bias", kinds.BOOLEAN, True)
 
 

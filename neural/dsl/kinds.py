@@ -62,7 +62,7 @@ def number(
     optional: bool = False,
 ) -> Kind:
     """A number, whole or not, within bounds."""
-    bounds = ((above, "above"), (least, "of at least"), (below, "below"), (most, "of at most"))
+    bounds = ((above, "above"), (least, "of at least"), (below, "below"), (most, "at most"))
     allowed = " and ".join(f"{word} {bound:g}" for bound, word in bounds if bound is not None)
 
     def accept(value: Any) -> float | None:
@@ -82,13 +82,16 @@ def number(
     return Kind(f"a number {allowed}".strip(), example, accept)
 
 
-def choice(names: Mapping[str, str], *, optional: bool = False) -> Kind:
-    """One of some names, without regard to case; `names` maps every accepted spelling to the name it stands for."""
+def choice(names: Mapping[str, str], *, for_none: str | None = None) -> Kind:
+    """One of some names, without regard to case; `names` maps every accepted spelling to the name it stands for.
+
+    `for_none` is the name that None stands for, where it may be written.
+    """
     shown = tuple(dict.fromkeys(names.values()))
 
-    def accept(value: Any) -> str | None:
-        if value is None and optional:
-            return None
+    def accept(value: Any) -> str:
+        if value is None and for_none is not None:
+            return for_none
         if not isinstance(value, str) or value.casefold() not in names:
             raise Unacceptable
         return names[value.casefold()]

@@ -238,6 +238,8 @@ def _misplaced(error: UnexpectedToken, text: str) -> tuple[Position, str]:
     sentence = f"Here stands {given}, where {_named(expected)} is allowed."
     if opener is None:
         return at, f"{sentence} Write {_FORM}."
+    if given == "=":
+        return at, f"{sentence} Write ':' in its place."
     closing = _BRACKETS[text[opener]]
     if given in _BRACKETS.values() and given != closing:
         line = _position(text, opener).line
