@@ -30,7 +30,7 @@ export function connectHost(): Host {
 
   return {
     dark: watchTheme(page),
-    visible: watchVisibility(),
+    visible: watchVisibility(page),
     link: () => parseLink(page.location.hash),
     write(link) {
       const setString = (page as TensorBoardWindow).tensorboard?.tf_storage?.setString;
@@ -83,13 +83,21 @@ function watchTheme(page: Window): ReadonlySignal<boolean> {
 }
 
 /** TensorBoard hides the frames of other tabs by making them no pixels high; the browser hides whole pages. */
-function watchVisibility(): ReadonlySignal<boolean> {
+function watchVisibility(page: Window): ReadonlySignal<boolean> {
   const read = () => window.innerHeight > 0 && !document.hidden;
   const visible = signal(read());
   const update = () => {
     visible.value = read();
+    if (visible.value) takeKeys(page);
   };
+  takeKeys(page);
   window.addEventListener("resize", update);
   document.addEventListener("visibilitychange", update);
   return visible;
+}
+
+/** Lets our keys work without a click into the frame first, unless something around it has the focus. */
+function takeKeys(page: Window): void {
+  const focused = page.document.activeElement;
+  if (focused === null || focused === page.document.body) window.focus();
 }

@@ -71,6 +71,11 @@ function drawLimits({ context }: Surface, distribution: Distribution, layout: Ba
   context.lineTo(MARGIN + layout.unit * distribution.bars.length + MARGIN, Math.round(layout.base) + 0.5);
   context.stroke();
   const most = layout.least + distribution.bars.length;
+  context.fillStyle = theme.dim;
+  context.textAlign = "left";
+  context.textBaseline = "alphabetic";
+  if (distribution.bars.some((bar) => bar.positive > 0)) context.fillText("+", 1, layout.base - 4);
+  if (distribution.bars.some((bar) => bar.negative > 0)) context.fillText("\u2212", 1, layout.base + 13);
   context.strokeStyle = theme.dim;
   context.setLineDash([3, 3]);
   for (const limit of [FP16_LEAST_NORMAL, FP16_LEAST]) {

@@ -27,7 +27,7 @@ function painted(width: number, height: number, layout: Partial<CellLayout> & { 
 
 const GROUND = packed(parseHex(LIGHT.ground));
 const HATCH = packed(parseHex(LIGHT.hatch));
-const NONFINITE = packed(parseHex(LIGHT.nonfinite));
+const NONFINITE = packed(parseHex(LIGHT.nonfiniteCell));
 const LOW_COLOUR = packed(rampColour(LIGHT.ramp, 0));
 const HIGH_COLOUR = packed(rampColour(LIGHT.ramp, 1));
 

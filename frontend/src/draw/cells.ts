@@ -97,7 +97,7 @@ function packedPalette(theme: Theme): Uint32Array {
   let palette = palettes.get(theme);
   if (palette === undefined) {
     palette = Uint32Array.from(rampPalette(theme.ramp), packed);
-    palette[NONFINITE_LEVEL] = packed(parseHex(theme.nonfinite));
+    palette[NONFINITE_LEVEL] = packed(parseHex(theme.nonfiniteCell));
     palettes.set(theme, palette);
   }
   return palette;

@@ -50,7 +50,7 @@ function options(lines: Lines, settings: ChartSettings, marks: ChartMarks): uPlo
     width: settings.width,
     height: settings.height,
     legend: { show: false },
-    padding: [8, 12, 0, 0],
+    padding: [8, 24, 0, 0],
     cursor: {
       y: false,
       sync: { key: settings.group },
@@ -113,7 +113,7 @@ function drawMarks(chart: uPlot, marks: ChartMarks, theme: Theme): void {
   const pixel = Math.max(1, Math.round(uPlot.pxRatio));
   chart.ctx.save();
   chart.ctx.globalAlpha = 0.75;
-  for (const step of marks.nonfinite) stroke(step, theme.nonfinite, 2 * pixel);
+  for (const step of marks.nonfinite) stroke(step, theme.nonfiniteCell, 2 * pixel);
   chart.ctx.restore();
   if (marks.cursor !== null) stroke(marks.cursor, theme.text, pixel);
 }

@@ -77,6 +77,16 @@ describe.each([LIGHT, DARK])("the ramp of the $name theme", (theme) => {
   });
 });
 
+describe.each([LIGHT, DARK])("NaN and Inf in the $name theme", (theme) => {
+  it("stand out from every colour of the ramp", () => {
+    const cell = parseHex(theme.nonfiniteCell);
+    for (let i = 0; i <= 64; i++) {
+      const distance = Math.hypot(...rampColour(theme.ramp, i / 64).map((value, k) => value - (cell[k] as number)));
+      expect(distance).toBeGreaterThan(120);
+    }
+  });
+});
+
 describe.each([LIGHT, DARK])("texts in the $name theme", (theme) => {
   const contrast = (a: string, b: string) => {
     const [low, high] = [luminance(parseHex(a)), luminance(parseHex(b))].sort((x, y) => x - y) as [number, number];

@@ -8,6 +8,7 @@ import {
   labelWidth,
   lastAtOrBelow,
   listWindow,
+  offsetShowing,
   roomAbove,
   rowHeightFor,
   stepOfX,
@@ -64,6 +65,13 @@ describe("places", () => {
     expect(visibleRows({ ...VIEW, offset: 200 })).toEqual({ first: 10, end: 12 });
     expect(visibleRows({ ...VIEW, rows: 0, offset: 0 })).toEqual({ first: 0, end: 0 });
   });
+});
+
+it("scrolling to a row moves no further than it must", () => {
+  expect(offsetShowing(VIEW, 3)).toBe(30);
+  expect(offsetShowing(VIEW, 0)).toBe(0);
+  expect(offsetShowing(VIEW, 1)).toBe(20);
+  expect(offsetShowing(VIEW, 11)).toBe(140);
 });
 
 describe("hit", () => {

@@ -59,6 +59,13 @@ export function yOfRow(view: Viewport, row: number): number {
   return view.top + row * view.rowHeight - view.offset;
 }
 
+/** Returns how far to scroll so that `row` is in sight: as little as that takes. */
+export function offsetShowing(view: Viewport, row: number): number {
+  const top = row * view.rowHeight;
+  const bottom = top + view.rowHeight - (view.height - view.top);
+  return Math.min(top, Math.max(bottom, view.offset));
+}
+
 /** Returns the rows that can be seen, in part or in whole: from `first` up to, not including, `end`. */
 export function visibleRows(view: Viewport): { first: number; end: number } {
   const plotHeight = view.height - view.top;

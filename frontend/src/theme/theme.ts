@@ -16,8 +16,9 @@ export interface Theme {
   readonly warning: string;
   readonly info: string;
   readonly ok: string;
-  /** NaN and Inf, and nothing else. */
+  /** NaN and Inf, and nothing else: as a word, and as a cell, which must stand out from every colour of the ramp. */
   readonly nonfinite: string;
+  readonly nonfiniteCell: string;
   readonly negative: string;
   readonly zero: string;
   readonly positive: string;
@@ -42,6 +43,7 @@ export const LIGHT: Theme = {
   info: "#1565c0",
   ok: "#2e7d32",
   nonfinite: "#c6009c",
+  nonfiniteCell: "#ff00cc",
   negative: "#1e88e5",
   zero: "#9aa4ab",
   positive: "#43a047",
@@ -72,6 +74,7 @@ export const DARK: Theme = {
   info: "#8ab8ff",
   ok: "#81c784",
   nonfinite: "#ff80e0",
+  nonfiniteCell: "#ff4fd8",
   negative: "#42a5f5",
   zero: "#9aa4ab",
   positive: "#66bb6a",
@@ -101,6 +104,7 @@ const VARIABLES = [
   "info",
   "ok",
   "nonfinite",
+  "nonfiniteCell",
   "negative",
   "zero",
   "positive",

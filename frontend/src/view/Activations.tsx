@@ -20,7 +20,7 @@ const STATISTICS = ["mean", "std", "min", "max", "zero_share"] as const;
 const CHART_HEIGHT = 132;
 const DISTRIBUTION_ROOM = 250;
 /** The charts and the distribution below, with all titles, axes and captions. */
-const BELOW_ROOM = 560;
+const BELOW_ROOM = 570;
 
 export function Activations() {
   const { store } = useViewer();

@@ -18,7 +18,7 @@ const TEXTS: Readonly<Record<GradientKind, { choice: string; title: string }>> =
 const STATISTICS = ["rms", "absmax"] as const;
 const BELOW_HEIGHT = 230;
 /** The charts below with their titles, and the title, axis and caption of the heat map. */
-const BELOW_ROOM = 400;
+const BELOW_ROOM = 340;
 
 export function Gradients() {
   const { store } = useViewer();

@@ -12,6 +12,7 @@ import {
   hit,
   labelWidth,
   MOST_LABEL,
+  offsetShowing,
   rowHeightFor,
   stepOfX,
   type Viewport,
@@ -46,6 +47,7 @@ export function HeatMap(props: HeatMapProps) {
   const { theme } = useViewer();
   const { ref: frame, width } = useSize<HTMLDivElement>();
   const canvas = useRef<HTMLCanvasElement>(null);
+  const scroller = useRef<HTMLDivElement>(null);
   const [offset, setOffset] = useState(0);
   const [pointer, setPointer] = useState<Pointer | null>(null);
   const [dragFrom, setDragFrom] = useState<number | null>(null);
@@ -88,6 +90,11 @@ export function HeatMap(props: HeatMapProps) {
     drawHeatMap(surface, view, picture, theme.value);
   });
 
+  const { selected } = props;
+  useEffect(() => {
+    if (scroller.current && selected !== null) scroller.current.scrollTop = offsetShowing(view, selected);
+  }, [selected, rowHeight, rows]);
+
   const place = (event: PointerEvent): Pointer => ({ x: event.offsetX, y: event.offsetY });
   const onUp = (event: PointerEvent) => {
     const at = place(event);
@@ -101,6 +108,7 @@ export function HeatMap(props: HeatMapProps) {
   return (
     <div class="heatmap" ref={frame} style={{ height: `${height + AXIS_HEIGHT}px` }}>
       <div
+        ref={scroller}
         class="scroller"
         // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by key
         tabIndex={0}

@@ -39,7 +39,7 @@ export function HistogramPanel({ kind, byLayer, height }: HistogramPanelProps) {
           <span class="title" title={layerLabel(store.layers.value, row)}>
             {title}
           </span>
-          <span class="readout">powers of two; positive above the line, negative below</span>
+          <span class="readout">powers of two</span>
         </figcaption>
         {error !== null && <Notice sentence={error} />}
         {distribution === null ? (
@@ -119,9 +119,7 @@ function BarTable({ distribution, label, room }: { distribution: Distribution; l
       <tbody>
         {distribution.bars.map((bar) => (
           <tr key={bar.exponent}>
-            <th scope="row" class="number">
-              {formatPowerOfTwo(bar.exponent)}
-            </th>
+            <th scope="row">{formatPowerOfTwo(bar.exponent)}</th>
             <td class="number" data-value={bar.negative}>
               {formatCount(bar.negative)}
             </td>

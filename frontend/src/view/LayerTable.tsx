@@ -2,7 +2,7 @@
 
 import { useMemo, useRef, useState } from "preact/hooks";
 import type { KindInfo, Layer } from "../api/types";
-import { formatCount, formatShape, formatValue, NOT_AVAILABLE } from "../model/format";
+import { elide, formatCount, formatShape, formatValue, NOT_AVAILABLE } from "../model/format";
 import { filterRows, type LayerRow, layerRows, type Sort, type SortKey, sortRows } from "../model/layers";
 import { chooseLayer } from "../model/store";
 import { listWindow } from "../model/viewport";
@@ -10,6 +10,7 @@ import { Shares, SharesKey } from "./Shares";
 import { useSize, useViewer } from "./viewer";
 
 const ROW_HEIGHT = 26;
+const MOST_NAME = 40;
 
 interface Column {
   readonly title: string;
@@ -137,7 +138,7 @@ function Row({ row, selected }: { row: LayerRow; selected: boolean }) {
     >
       <td>
         <button type="button" class="plain name" title={layer.own_name || layer.name}>
-          {layer.own_name || layer.name}
+          {elide(layer.own_name || layer.name, MOST_NAME)}
         </button>
         {canonical && <small class="dim">{canonical}</small>}
       </td>

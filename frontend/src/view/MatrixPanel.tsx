@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useMemo } from "preact/hooks";
 import { fetchMatrix } from "../api/client";
 import { type Matrix, NONFINITE, NOT_MEASURED } from "../api/types";
-import { formatCount, NOT_AVAILABLE } from "../model/format";
+import { formatCount, formatPlural, NOT_AVAILABLE } from "../model/format";
 import { layerLabel } from "../model/layers";
 import {
   cellText,
@@ -162,15 +162,17 @@ function Caption({ picture }: { picture: Picture }) {
   const { store } = useViewer();
   const bound = picture.statistic === "min" ? "smallest" : "largest";
   const zoom = store.zoom.value;
+  const hint = store.asTable.value ? "" : "Drag to zoom, click to choose a layer and a step.";
   return (
     <p class="caption">
+      {formatPlural(picture.matrix.rows.length, "layer")} in execution order.{" "}
       {picture.decimated ? `Each column holds several frames and shows their ${bound} value. ` : ""}
       {zoom ? (
         <button type="button" class="link" onClick={() => (store.zoom.value = null)}>
           Show all steps <kbd>Esc</kbd>
         </button>
       ) : (
-        "Drag to zoom, click to choose a layer and a step."
+        hint
       )}
     </p>
   );

@@ -42,6 +42,11 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
   const title = `${layerLabel(store.layers.value, row)} over steps`;
   return (
     <section class="panel">
+      {(apart || asTable) && (
+        <div class="panel-head">
+          <h2>{title}</h2>
+        </div>
+      )}
       <div ref={ref}>
         {error !== null && <Notice sentence={error} />}
         {value === null || lines === null ? (
