@@ -15,8 +15,8 @@ Arrays = tuple[NDArray[Any], ...]
 
 # Kept for all sessions together; what was not asked for the longest goes first.
 BUDGET_BYTES = 256 * 2**20
-# Frames are read in blocks of about this many bytes, so that a long session needs no more memory than a short one.
-BLOCK_BYTES = 16 * 2**20
+# Frames are read in blocks of about this many bytes: enough to vectorise, little enough for the processor's cache.
+BLOCK_BYTES = 4 * 2**20
 # A history is made this much longer than it must be, so that a growing one is not copied at each new frame.
 SPARE = 1.25
 
@@ -49,7 +49,7 @@ class History:
         not known yet. `frame_bytes` is about what it needs for one frame.
         """
         try:
-            self._extend(places, read, max(1, BLOCK_BYTES // frame_bytes))
+            self._extend(places, read, max(1, BLOCK_BYTES // max(1, frame_bytes)))
         except BaseException:
             self._places, self._arrays = np.empty(0, np.int64), []  # half of it may have moved
             raise

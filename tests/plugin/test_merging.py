@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neural.session import statistics
+from neural.session.frame import Frame
 from neural.session.layers import Layer, LayerTable, Parameter
+from neural.session.writer import SessionWriter
 from tensorboard_plugin_neuraldbg.merging import LayerGroups
 
 MAGNITUDES = st.sampled_from([1e-30, 1e-3, 1.0, 1e5, 1e30])
@@ -72,3 +74,15 @@ def test_a_parameter_that_a_frame_does_not_know_yet_counts_for_nothing():
     merged = groups.merge(np.array([row_of(np.array([3.0])), row_of(np.array([4.0]))]))
     assert merged[0, statistics.L2] == pytest.approx(5.0)
     assert np.isnan(merged[1]).all()
+
+
+def test_a_model_without_parameters_has_no_rows(serve, tmp_path):
+    writer = SessionWriter(tmp_path / "neuraldbg")
+    writer.write_layers(LayerTable((Layer("ReLU_1", "ReLU", "relu"),)), 0)
+    writer.write(Frame(0, 0.0, {"gradients": statistics.unmeasured(0)}))
+    writer.close()
+    server = serve("--logdir", str(tmp_path), "--load_fast", "false")
+    answer = server.ask("matrix", run=".", kind="gradients", statistic="l2", width=9, by="layer")
+    assert answer.document["rows"] == []
+    assert answer.arrays["minimum"].shape == (0, 1)
+    assert server.ask("frame", run=".").arrays["gradients"].shape == (0, 10)

@@ -1,5 +1,6 @@
 """Each route's answer, against plain Python over the values that were recorded."""
 
+import threading
 from itertools import chain
 
 import numpy as np
@@ -265,3 +266,42 @@ def test_a_number_too_large_for_float32_becomes_its_greatest(serve, tmp_path):
     answer = server.ask("series", run=".", kind="activations", row=0, statistics="min,l2", width=1)
     greatest = np.finfo(np.float32).max
     assert answer.arrays["minimum"].tolist() == [[-greatest], [greatest]]
+
+
+@pytest.mark.usefixtures("restless")
+def test_answers_stay_whole_while_a_session_is_written_and_many_ask(serve, tmp_path):
+    random = np.random.default_rng(0)
+    norms = random.uniform(1, 100, 400)
+    writer = SessionWriter(tmp_path / "neuraldbg", refresh_rate=0.01)
+
+    def write(step):
+        rows = np.zeros((3, 10))
+        rows[:, 0], rows[:, 9] = 4, norms[step]
+        writer.write(Frame(step, float(step), {"activations": rows}))
+
+    write(0)
+    writer.flush()
+    server = serve("--logdir", str(tmp_path), "--load_fast", "false")
+    wrong, is_over = [], threading.Event()
+
+    def ask(route, **question):
+        while not is_over.is_set():
+            answer = server.ask(route, run=".", kind="activations", width=4096, **question)
+            seen = answer.arrays["last_step"].astype(int)
+            if not np.allclose(answer.arrays["maximum"][0], norms[seen]) or answer.document["frames"] != len(seen):
+                wrong.append(answer)
+
+    questions = [("matrix", {"statistic": "l2"}), ("series", {"statistics": "l2", "row": 1})] * 2
+    threads = [threading.Thread(target=ask, args=(route,), kwargs=question) for route, question in questions]
+    for thread in threads:
+        thread.start()
+    for step in range(1, 400):
+        write(step)
+        if step % 50 == 0:
+            writer.flush()
+    writer.close()
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert server.ask("steps", run=".").arrays["steps"].tolist() == list(range(400))
