@@ -12,7 +12,10 @@ from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical
 
 @dataclass(frozen=True)
 class Signature:
-    """What the first measured forward pass of a module told: the shapes of its tensors and the type of its output."""
+    """What the first measured forward pass of a module told: the shapes of its tensors and the type of its output.
+
+    Inputs are those given by position: torch hands a hook for all modules no others.
+    """
 
     input_shapes: tuple[Shape, ...]
     output_shapes: tuple[Shape, ...]

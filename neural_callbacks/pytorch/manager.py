@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from neural_callbacks.pytorch.layout import Layout, layers_of
+from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.taps import Sample
 from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Every
@@ -146,10 +146,9 @@ class NeuralDbg:
         if not self._schedule(self._step) or FRAMES in recorder.switched_off:
             return
         with recorder.contained(FRAMES):
-            layers = [module for _, module in layers_of(self._model)]
-            sample = Sample(layers, self._layout.needs_signature, recorder)
+            sample = Sample(self._model, self._layout, recorder)
             # One hook for all modules, and none on the model itself: it can be copied and pickled in mid-step.
-            self._handles.append(register_module_forward_hook(_weak(sample.forward), with_kwargs=True))
+            self._handles.append(register_module_forward_hook(_weak(sample.forward)))
             self._sample = sample
 
     def _end_sample(self) -> Sample | None:
@@ -159,12 +158,14 @@ class NeuralDbg:
         return sample
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._sample is None or not self._is_watched(optimizer):
+        recorder, sample = self._recorder, self._sample
+        if recorder is None or sample is None or not self._is_watched(optimizer):
             return
-        parameters = list(self._model.parameters())
-        self._sample.before_step(parameters, _stepped(optimizer))
-        if not _has_closure(args, kwargs):
-            self._sample.gradients(parameters)
+        with recorder.contained(FRAMES):
+            parameters = list(self._model.parameters())
+            sample.before_step(parameters, _stepped(optimizer))
+            if not _has_closure(args, kwargs):
+                sample.gradients(parameters)
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recorder = self._recorder
@@ -177,7 +178,7 @@ class NeuralDbg:
                     # The closure ran forward and backward within the step: only now are the gradients there.
                     sample.gradients(list(self._model.parameters()))
                 sample.after_step()
-                recorder.record(sample.finish(self._step, self._model, self._layout))
+                recorder.record(sample.finish(self._step))
         self._step += 1
         self._begin(recorder)
 

@@ -49,7 +49,7 @@ def host_row(flat: Tensor) -> FloatArray:
     size = flat.numel()
     if size == 0:
         return _row(low=math.nan, high=math.nan, mean=math.nan, std=math.nan)
-    low, high = (extreme.item() for extreme in torch.aminmax(flat))
+    low, high = flat.amin().item(), flat.amax().item()
     if not (math.isfinite(low) and math.isfinite(high)):
         return _row_with_nonfinite(flat)
     # Counting in numpy: torch's comparison to bool took three times as long (0.94 against 0.29 ms per million).

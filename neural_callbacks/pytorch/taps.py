@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from neural.session import histogram, statistics
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms, IntArray
 from neural.session.statistics import FloatArray
-from neural_callbacks.pytorch.layout import Layout, Signature
+from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
 from neural_callbacks.pytorch.reducers import Reducer, reducer_for
 from neural_callbacks.pytorch.statistics import measurable
 from neural_callbacks.recorder import Recorder
@@ -50,11 +50,9 @@ class Sample:
     Forward passes without gradients, as in evaluation, are left aside.
     """
 
-    def __init__(
-        self, layers: Collection[nn.Module], needs_signature: Callable[[nn.Module], bool], recorder: Recorder
-    ) -> None:
-        self._layers = frozenset(layers)
-        self._needs_signature = needs_signature
+    def __init__(self, model: nn.Module, layout: Layout, recorder: Recorder) -> None:
+        self._model = model
+        self._layout = layout
         self._recorder = recorder
         self._called: list[nn.Module] = []
         self._signatures: dict[nn.Module, Signature] = {}
@@ -64,14 +62,21 @@ class Sample:
         self._before: dict[nn.Parameter, Tensor] = {}
         self._is_over = False
 
-    def forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    @functools.cached_property
+    def _layers(self) -> frozenset[nn.Module]:
+        # Looked up when the first forward pass runs: until then the user may still put other layers in.
+        return frozenset(module for _, module in layers_of(self._model))
+
+    def forward(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Measure the output of a layer's forward pass, and have its gradient measured on the way back."""
-        if module not in self._layers or self._is_off(ACTIVATIONS) or not torch.is_grad_enabled():
+        if self._is_off(ACTIVATIONS) or not torch.is_grad_enabled():
             return
         with self._recorder.contained(ACTIVATIONS):
+            if module not in self._layers:
+                return
             self._called.append(module)
-            if module not in self._signatures and self._needs_signature(module):
-                self._signatures[module] = _signature((args, kwargs), output)
+            if module not in self._signatures and self._layout.needs_signature(module):
+                self._signatures[module] = _signature(inputs, output)
             for tensor in tensors(output):
                 self._measure("activations", module, tensor)
                 if tensor.requires_grad:
@@ -140,10 +145,11 @@ class Sample:
             reducer.measure(flat, lasting=lasting)
             self._measured.setdefault(reducer, []).append((kind, owner))
 
-    def finish(self, step: int, model: nn.Module, layout: Layout) -> Frame:
-        """Bring `layout` up to date, write it where it changed, and return the frame of what was measured."""
+    def finish(self, step: int) -> Frame:
+        """Bring the layout up to date, write it where it changed, and return the frame of what was measured."""
         self._is_over = True
-        if layout.update(model, self._called, self._signatures):
+        layout = self._layout
+        if layout.update(self._model, self._called, self._signatures):
             self._recorder.write_layers(layout.table, step)
         rows: list[FloatArray] = [np.empty((0, len(statistics.COLUMNS)))]
         counts: list[IntArray] = [np.empty((0, histogram.BINS), np.int64)]
@@ -211,7 +217,7 @@ def norm(gradients: FloatArray) -> float:
     return float(statistics.merge(measured)[0, statistics.L2]) if len(measured) else 0.0
 
 
-def _signature(inputs: Any, output: Any) -> Signature:
+def _signature(inputs: tuple[Any, ...], output: Any) -> Signature:
     outputs = list(tensors(output))
     dtypes = [tensor.dtype for tensor in outputs if tensor.is_floating_point()] or [tensor.dtype for tensor in outputs]
     return Signature(
