@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from neural.session.frame import Frame
+from neural.session.histogram import Histograms, reference_counts
+from neural.session.layers import Layer, LayerTable, Parameter
 from neural.session.reader import SessionReader
 from neural.session.writer import SessionWriter
 
@@ -176,6 +178,31 @@ def test_histograms(server, recording, kind, row, by, width):
     assert answer.arrays["counts"][:, [0, -1]].any(axis=0).all(), "only the span of bins that occurs is sent"
 
 
+def test_a_parameter_that_was_counted_in_part_keeps_its_weight_in_its_layer(serve, tmp_path):
+    random = np.random.default_rng(1)
+    kernel, bias = random.normal(size=6000), np.full(30, 8.0)
+    writer = SessionWriter(tmp_path / "neuraldbg")
+    writer.write_layers(
+        LayerTable(
+            (Layer("Dense_1", "Dense", "fc"),), (Parameter("kernel", 0, (60, 100)), Parameter("bias", 0, (30,)))
+        ),
+        0,
+    )
+    rows = np.zeros((2, 10))
+    rows[:, 0] = kernel.size, bias.size
+    counted = Histograms.from_rows({0: reference_counts(kernel[::10]), 1: reference_counts(bias)})
+    writer.write(Frame(0, 0.0, {"weights": rows}, {"weights": counted}))
+    writer.close()
+    server = serve("--logdir", str(tmp_path), "--load_fast", "false")
+    answer = server.ask("histograms", run=".", kind="weights", row=0, width=1, by="layer")
+    counts = np.zeros(514)
+    counts[answer.arrays["bins"]] = answer.arrays["counts"][0]
+    np.testing.assert_allclose(counts, 10 * bins_of(kernel[::10]) + bins_of(bias))
+    assert answer.arrays["total"].tolist() == [6030]
+    alone = server.ask("histograms", run=".", kind="weights", row=0, width=1)
+    assert (alone.arrays["counts"].sum(), alone.arrays["total"][0]) == (600, 6000)
+
+
 def test_newest_frame(server, recording):
     answer = server.ask("frame", run=RUN)
     assert answer.document["step"] == 360
@@ -199,6 +226,7 @@ def test_frame_at_or_before_a_step(server):
     assert answer.document["step"] == BROKEN
     assert answer.document["scalars"] == {"loss": "NaN"}
     assert answer.arrays["activations"][1, 1:4].tolist() == [1, 1, 1]
+    assert server.ask("frame", run=RUN, step=BROKEN).document["step"] == BROKEN
     young = server.ask("frame", run=RUN, step=5)
     assert young.arrays["activations"].shape == (2, 10)
     assert young.arrays["gradients_by_layer"].shape == (3, 10)

@@ -133,7 +133,6 @@ def test_status_follows_what_is_said_and_when(start, tmp_path):
     writer = begin(directory)
     server = start()
     assert only(server)["status"] == server.ask("session", run="run").document["status"] == "live"
-    live = server.ask("session", run="run").document["revision"]
     for status in ("finished", "failed"):
         writer.write_info(replace(INFO, status=status, ended_because="Out of memory." if status == "failed" else ""), 1)
         writer.flush()
@@ -142,11 +141,24 @@ def test_status_follows_what_is_said_and_when(start, tmp_path):
     writer.write_info(INFO, 2)
     writer.close()
     (path,) = directory.iterdir()
+    live = server.ask("session", run="run").document["revision"]
     os.utime(path, (time.time() - 16, time.time() - 16))
     assert only(server)["status"] == server.ask("session", run="run").document["status"] == "lost"
     assert "unchanged" not in server.ask("session", run="run", revision=live).document
     os.utime(path, (time.time() - 13, time.time() - 13))
     assert only(server)["status"] == "live"
+
+
+def test_a_problem_that_shows_later_is_a_change(start, tmp_path):
+    begin(tmp_path / "neuraldbg", replace(INFO, status="finished")).close()
+    (path,) = (tmp_path / "neuraldbg").iterdir()
+    path.write_bytes(path.read_bytes() + b"torn")
+    server = start()
+    document = server.ask("session", run=".").document
+    assert document["problems"] == []
+    os.utime(path, (time.time() - 16, time.time() - 16))
+    document = server.ask("session", run=".", revision=document["revision"]).document
+    assert document["problems"] == [f"{path.name} ends in the middle of a record; its last 4 bytes are not shown."]
 
 
 def test_a_run_that_vanishes(start, tmp_path, write_session):
