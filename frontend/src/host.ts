@@ -52,8 +52,8 @@ export function connectHost(): Host {
     onReload(reload) {
       if (page === window) return;
       const channel = new MessageChannel();
-      channel.port1.onmessage = (event: MessageEvent<string>) => {
-        if (event.data.includes('"experimental.DataReloaded"')) reload();
+      channel.port1.onmessage = (event: MessageEvent<unknown>) => {
+        if (String(event.data).includes('"experimental.DataReloaded"')) reload();
       };
       page.postMessage("experimental.bootstrap", "*", [channel.port2]);
     },

@@ -1,17 +1,7 @@
 /** Asks the plugin's routes, below the page's own address, and turns the answers into typed records. */
 
 import { arrayOf, type Decoded, decode } from "./binary";
-import type {
-  Frame,
-  Histograms,
-  LayerTable,
-  Matrix,
-  Series,
-  Session,
-  SessionSummary,
-  Source,
-  StepRange,
-} from "./types";
+import type { Frame, Histograms, LayerTable, Matrix, Series, Session, SessionList, Source, StepRange } from "./types";
 
 /** The server answered, and said no: `message` is its sentence. */
 export class Refused extends Error {
@@ -96,6 +86,13 @@ function sourceParameters(source: Source, range: StepRange | null): Parameters {
   };
 }
 
+/** The most columns that the server sends. */
+const MOST_COLUMNS = 4096;
+
+function allowedWidth(width: number): number {
+  return Math.min(MOST_COLUMNS, Math.max(1, Math.round(width)));
+}
+
 function columnsOf(decoded: Decoded): { firstStep: Float64Array; lastStep: Float64Array } {
   return {
     firstStep: arrayOf(decoded, "first_step", Float64Array),
@@ -103,8 +100,8 @@ function columnsOf(decoded: Decoded): { firstStep: Float64Array; lastStep: Float
   };
 }
 
-export async function fetchSessions(signal: AbortSignal): Promise<readonly SessionSummary[]> {
-  return (await json<{ sessions: SessionSummary[] }>(url("sessions"), signal)).sessions;
+export function fetchSessions(signal: AbortSignal): Promise<SessionList> {
+  return json(url("sessions"), signal);
 }
 
 /** Returns null where nothing has changed since `revision`. */
@@ -124,7 +121,7 @@ export async function fetchSteps(run: string, signal: AbortSignal): Promise<Floa
 }
 
 export async function fetchMatrix(wanted: MatrixRequest, signal: AbortSignal): Promise<Matrix> {
-  const parameters = { statistic: wanted.statistic, width: wanted.width };
+  const parameters = { statistic: wanted.statistic, width: allowedWidth(wanted.width) };
   const decoded = await binary(url("matrix", { ...sourceParameters(wanted, wanted.range), ...parameters }), signal);
   return {
     ...columnsOf(decoded),
@@ -137,7 +134,7 @@ export async function fetchMatrix(wanted: MatrixRequest, signal: AbortSignal): P
 }
 
 export async function fetchSeries(wanted: SeriesRequest, signal: AbortSignal): Promise<Series> {
-  const parameters = { row: wanted.row, statistics: wanted.statistics.join(","), width: wanted.width };
+  const parameters = { row: wanted.row, statistics: wanted.statistics.join(","), width: allowedWidth(wanted.width) };
   const decoded = await binary(url("series", { ...sourceParameters(wanted, wanted.range), ...parameters }), signal);
   return {
     ...columnsOf(decoded),
@@ -160,7 +157,7 @@ export async function fetchFrame(run: string, step: number | null, signal: Abort
 }
 
 export async function fetchHistograms(wanted: RowRequest, signal: AbortSignal): Promise<Histograms> {
-  const parameters = { row: wanted.row, width: wanted.width };
+  const parameters = { row: wanted.row, width: allowedWidth(wanted.width) };
   const decoded = await binary(url("histograms", { ...sourceParameters(wanted, wanted.range), ...parameters }), signal);
   return {
     ...columnsOf(decoded),
@@ -169,9 +166,6 @@ export async function fetchHistograms(wanted: RowRequest, signal: AbortSignal): 
     total: arrayOf(decoded, "total", Float64Array),
   };
 }
-
-/** The most columns that a picture may ask for. */
-export const MOST_COLUMNS = 4096;
 
 /**
  * Returns the histogram of one row at `step`, or where that step has none, at the newest step before it that has one.

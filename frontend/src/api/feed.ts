@@ -28,9 +28,10 @@ export function startFeed(store: Store, visible: ReadonlySignal<boolean>): Feed 
 
   async function poll(signal: AbortSignal): Promise<void> {
     if (store.run.value === null || Date.now() - sessionsAsked >= SESSIONS_MS) {
-      const sessions = await fetchSessions(signal);
+      const { sessions, notices } = await fetchSessions(signal);
       sessionsAsked = Date.now();
       store.sessions.value = sessions;
+      store.directoryNotices.value = notices;
       const first = preferredRun(sessions);
       // A run that is chosen here starts a poll of its own.
       if (store.run.value === null && first !== null) return chooseRun(store, first);

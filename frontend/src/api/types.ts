@@ -9,6 +9,12 @@ export interface SessionSummary {
   readonly last_written: number | null;
 }
 
+export interface SessionList {
+  readonly sessions: readonly SessionSummary[];
+  /** Sentences about what lies in the log directory and is not shown. */
+  readonly notices: readonly string[];
+}
+
 export interface KindInfo {
   readonly rows: "layers" | "parameters";
   readonly frames: number;
@@ -20,11 +26,12 @@ export interface Session {
   readonly revision: string;
   readonly name: string;
   readonly status: Status;
+  /** Empty where the session does not tell, as `framework`. */
   readonly model: string;
   readonly framework: string;
-  /** Seconds since the epoch. */
-  readonly started: number;
-  readonly every: number;
+  /** Seconds since the epoch; null where the session does not tell, as `every`. */
+  readonly started: number | null;
+  readonly every: number | null;
   readonly notices: readonly string[];
   readonly problems: readonly string[];
   readonly ended_because: string;

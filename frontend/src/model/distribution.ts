@@ -108,7 +108,10 @@ export function distributionGrid(histograms: Histograms): DistributionGrid {
   const columns = histograms.firstStep.length;
   const width = histograms.bins.length;
   const meanings = Array.from(histograms.bins, binMeaning);
-  const occurs = meanings.map((_, bin) => histograms.counts.some((count, i) => i % width === bin && count > 0));
+  const occurs = new Uint8Array(width);
+  for (let cell = 0; cell < histograms.counts.length; cell++) {
+    if ((histograms.counts[cell] as number) > 0) occurs[cell % width] = 1;
+  }
   const ordinary = meanings.filter((meaning, bin) => occurs[bin] && meaning !== null && meaning.sign !== 0);
   const largest = Math.max(...ordinary.map((meaning) => meaning?.exponent ?? 0));
   const least = Math.max(Math.min(...ordinary.map((meaning) => meaning?.exponent ?? 0)), largest - MOST_EXPONENTS);

@@ -152,6 +152,12 @@ describe("links and zoom", () => {
     expect(store.view.value).toBe("gradients");
   });
 
+  it("a link that says nothing changes nothing", () => {
+    pinStep(store, 30);
+    followLink(store, NO_LINK);
+    expect(store.step.value).toBe(30);
+  });
+
   it("zooms around the step that is shown, and out to everything", () => {
     pinStep(store, 50);
     zoomBy(store, 0.5);

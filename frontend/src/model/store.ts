@@ -19,6 +19,8 @@ export type Connection =
 
 export interface Store {
   readonly sessions: Signal<readonly SessionSummary[] | null>;
+  /** What should be known of the log directory as a whole. */
+  readonly directoryNotices: Signal<readonly string[]>;
   readonly session: Signal<Session | null>;
   readonly layers: Signal<LayerTable | null>;
   /** The steps that have a frame, ascending. */
@@ -54,6 +56,7 @@ export function createStore(link: Link): Store {
   const layerName = signal(link.row);
   return {
     sessions: signal<readonly SessionSummary[] | null>(null),
+    directoryNotices: signal<readonly string[]>([]),
     session,
     layers,
     steps: signal(new Float64Array()),
@@ -151,6 +154,8 @@ export function linkOf(store: Store): Link {
 
 /** Takes over what a link says; what it does not say stays, except that no step means the newest. */
 export function followLink(store: Store, link: Link): void {
+  // The bare name of the tab, as after a click on it, says nothing: all stays as it is.
+  if (Object.values(link).every((said) => said === null)) return;
   if (link.run !== null) chooseRun(store, link.run);
   if (link.view !== null) store.view.value = link.view;
   if (link.row !== null) store.layerName.value = link.row;

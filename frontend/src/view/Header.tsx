@@ -43,6 +43,7 @@ function RunPicker() {
   const run = store.run.value;
   const status = store.session.value?.status ?? sessions.find(({ name }) => name === run)?.status;
   const known = run === null || sessions.some(({ name }) => name === run);
+  if (run === null && sessions.length === 0) return null;
   return (
     <>
       <span class="run">

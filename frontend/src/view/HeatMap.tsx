@@ -52,6 +52,8 @@ export function HeatMap(props: HeatMapProps) {
   const [pointer, setPointer] = useState<Pointer | null>(null);
   const [dragFrom, setDragFrom] = useState<number | null>(null);
 
+  // Read here, not where it is drawn with: that is what makes a new theme draw anew.
+  const style = theme.value;
   const rows = props.names.length;
   const rowHeight = props.rowHeight ?? rowHeightFor(rows, props.room);
   const height = Math.min(rows * rowHeight, props.room);
@@ -87,7 +89,7 @@ export function HeatMap(props: HeatMapProps) {
           ? ([stepOfX(view, dragFrom), stepOfX(view, pointer.x)] as const)
           : null,
     };
-    drawHeatMap(surface, view, picture, theme.value);
+    drawHeatMap(surface, view, picture, style);
   });
 
   const { selected } = props;

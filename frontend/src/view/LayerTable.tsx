@@ -133,7 +133,7 @@ function Row({ row, selected }: { row: LayerRow; selected: boolean }) {
   return (
     <tr
       class={`${selected ? "selected" : ""} ${row.nonfinite > 0 ? "bad" : ""}`}
-      aria-selected={selected}
+      aria-current={selected ? "true" : undefined}
       onClick={() => chooseLayer(store, row.index)}
     >
       <td>

@@ -1,6 +1,6 @@
 /** The Overview: what this session is, what its reader should know, and its layers. */
 
-import { formatCount, formatMoment, formatValue } from "../model/format";
+import { formatCount, formatMoment, formatValue, NOT_AVAILABLE } from "../model/format";
 import { LayerTable } from "./LayerTable";
 import { useViewer } from "./viewer";
 
@@ -22,7 +22,7 @@ function Facts() {
   const scalars = Object.entries(store.frame.value?.scalars ?? {});
   return (
     <section class="facts" aria-label="Session">
-      <h2>{session.model}</h2>
+      <h2>{session.model || session.name}</h2>
       {session.status === "failed" && <Card kind="critical" title="Training failed" text={session.ended_because} />}
       {session.status === "lost" && (
         <Card
@@ -34,30 +34,35 @@ function Facts() {
       {session.problems.map((sentence) => (
         <Card key={sentence} kind="warning" title="Problem" text={sentence} />
       ))}
-      {session.notices.map((sentence) => (
+      {[...session.notices, ...store.directoryNotices.value].map((sentence) => (
         <Card key={sentence} kind="info" title="Notice" text={sentence} />
       ))}
       <dl>
-        <Fact name="framework" value={session.framework} />
-        <Fact name="layers" value={store.layers.value ? formatCount(store.layers.value.layers.length) : "n/a"} />
-        <Fact name="parameters" value={parameters === undefined ? "n/a" : formatCount(parameters)} />
+        <Fact name="framework" value={session.framework || NOT_AVAILABLE} />
         <Fact
-          name="sampling"
-          value={session.every === 1 ? "every step" : `every ${formatCount(session.every)} steps`}
+          name="layers"
+          value={store.layers.value ? formatCount(store.layers.value.layers.length) : NOT_AVAILABLE}
         />
+        <Fact name="parameters" value={parameters === undefined ? NOT_AVAILABLE : formatCount(parameters)} />
+        <Fact name="sampling" value={samplingText(session.every)} />
         <Fact
           name="recorded"
           value={
             last === null ? "nothing yet" : `steps ${formatCount(session.first_step ?? 0)} to ${formatCount(last)}`
           }
         />
-        <Fact name="started" value={formatMoment(session.started)} />
+        <Fact name="started" value={session.started === null ? NOT_AVAILABLE : formatMoment(session.started)} />
         {scalars.map(([name, value]) => (
           <Scalar key={name} name={name} value={value} />
         ))}
       </dl>
     </section>
   );
+}
+
+function samplingText(every: number | null): string {
+  if (every === null) return NOT_AVAILABLE;
+  return every === 1 ? "every step" : `every ${formatCount(every)} steps`;
 }
 
 function Fact({ name, value }: { name: string; value: string }) {

@@ -9,14 +9,12 @@ export interface SegmentedProps<T extends string> {
 
 export function Segmented<T extends string>({ label, options, chosen, onChoose }: SegmentedProps<T>) {
   return (
-    <div class="segmented" role="radiogroup" aria-label={label}>
+    <fieldset class="segmented" aria-label={label}>
       {options.map(({ value, text, disabled }) => (
-        // biome-ignore lint/a11y/useSemanticElements: a native radio cannot hold its own label's look
         <button
           key={value}
           type="button"
-          role="radio"
-          aria-checked={value === chosen}
+          aria-pressed={value === chosen}
           disabled={disabled}
           title={disabled ? "not recorded in this run" : undefined}
           onClick={() => onChoose(value)}
@@ -24,7 +22,7 @@ export function Segmented<T extends string>({ label, options, chosen, onChoose }
           {text}
         </button>
       ))}
-    </div>
+    </fieldset>
   );
 }
 

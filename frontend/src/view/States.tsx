@@ -4,15 +4,17 @@ import { useViewer } from "./viewer";
 
 const KERAS = `from neural_callbacks import NeuralDbgCallback
 
-model.fit(x, y, callbacks=[NeuralDbgCallback(log_dir="runs")])`;
+watch = NeuralDbgCallback(log_dir="runs")
+model.fit(x, y, callbacks=[watch])`;
 
 const PYTORCH = `from neural_callbacks import NeuralDbg
 
 with NeuralDbg(model, optimizer, log_dir="runs"):
-    train(model, optimizer)  # your own loop, as it is`;
+    ...  # your own training loop, as it is`;
 
 /** There is no session in the log directory. */
 export function NoSession() {
+  const { store } = useViewer();
   return (
     <div class="empty">
       <h2>No training recorded here yet</h2>
@@ -20,6 +22,9 @@ export function NoSession() {
         This log directory holds no NeuralDbg session. Add one line to your training, point both at the same folder, and
         this page fills by itself.
       </p>
+      {store.directoryNotices.value.map((sentence) => (
+        <Notice key={sentence} sentence={sentence} />
+      ))}
       <div class="snippets">
         <Snippet title="Keras" text={KERAS} />
         <Snippet title="PyTorch" text={PYTORCH} />
