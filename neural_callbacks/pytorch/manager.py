@@ -24,6 +24,9 @@ from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Every
 
 FRAMES = "frames"  # the part that makes a frame of what was measured
+COMPILED = (
+    "The model is compiled: its weights, gradients and updates are recorded, its activations and their gradients not."
+)
 
 
 class NeuralDbg:
@@ -41,7 +44,8 @@ class NeuralDbg:
     activations and their gradients, per parameter the gradients (as the optimizer gets them: accumulated, unscaled,
     clipped), the weights before the step, and what the step changed. Of a layer that runs several times in a step all
     calls make one row. Forward passes without gradients, as in evaluation, are left aside. Of sparse gradients the
-    stored values are measured; integer and complex tensors are not.
+    stored values are measured; integer and complex tensors are not. Of a compiled model the parameters are recorded,
+    the activations not.
 
     `notices` are sentences that the session shows to whoever looks at it.
 
@@ -77,6 +81,7 @@ class NeuralDbg:
         self._notices = tuple(notices)
         self._recorder: Recorder | None = None
         self._handles: list[RemovableHandle] = []
+        self._taps: list[RemovableHandle] = []
         self._sample: Sample | None = None
         self._layout = Layout()
         self._step = 0
@@ -110,7 +115,7 @@ class NeuralDbg:
                 register_optimizer_step_post_hook(_weak(self._after_step)),
             ]
         # Who forgets to close, and drops both this and the optimizer, leaves no hook behind either.
-        self._abandoned = weakref.finalize(self, _abandon, self._handles, self._recorder)
+        self._abandoned = weakref.finalize(self, _abandon, self._handles, self._taps, self._recorder)
         self._abandoned.atexit = False  # the recorder has its own last word then
         self._begin(self._recorder)
         return self
@@ -147,14 +152,16 @@ class NeuralDbg:
             return
         with recorder.contained(FRAMES):
             sample = Sample(self._model, self._layout, recorder)
-            # One hook for all modules, and none on the model itself: it can be copied and pickled in mid-step.
-            self._handles.append(register_module_forward_hook(_weak(sample.forward)))
+            if _is_compiled(self._model):
+                recorder.notice(COMPILED)
+            else:
+                # One hook for all modules, and none on the model itself: it can be copied and pickled in mid-step.
+                self._taps.append(register_module_forward_hook(_unless_compiling(_weak(sample.forward))))
             self._sample = sample
 
     def _end_sample(self) -> Sample | None:
+        _remove(self._taps)
         sample, self._sample = self._sample, None
-        if sample is not None:
-            self._handles.pop().remove()
         return sample
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -193,8 +200,9 @@ def _remove(handles: list[RemovableHandle]) -> None:
         handles.pop().remove()
 
 
-def _abandon(handles: list[RemovableHandle], recorder: Recorder) -> None:
+def _abandon(handles: list[RemovableHandle], taps: list[RemovableHandle], recorder: Recorder) -> None:
     _remove(handles)
+    _remove(taps)
     recorder.close()
 
 
@@ -205,6 +213,21 @@ def _stepped(optimizer: Optimizer) -> set[nn.Parameter]:
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     # args[0] is the optimizer itself.
     return (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    # As torch.compile(model) wraps it, and as model.compile() marks it.
+    return any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules())  # noqa: SLF001
+
+
+def _unless_compiling(hook: Callable[..., None]) -> Callable[..., None]:
+    """Return a hook that torch.compile traces as nothing: what it compiles is the same with and without."""
+
+    def traceable(*args: Any) -> None:
+        if not torch.compiler.is_compiling():
+            hook(*args)
+
+    return traceable
 
 
 def _weak(method: Callable[..., None]) -> Callable[..., None]:
