@@ -21,7 +21,7 @@ LABEL_WIDTH = 14
 
 
 class ConsoleProgress(Progress):
-    """Says how training goes; a context manager around it, for the bar.
+    """Says how training goes; a context manager around it, for the bar and for what is logged meanwhile.
 
     After each batch it lets a lost `interruption` through again, and sees whether `server` is still there. What
     NeuralDbg logs appears here too, each sentence once.
@@ -52,7 +52,8 @@ class ConsoleProgress(Progress):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._console.is_interactive:
+            self._bars.stop()
         logging.getLogger("neuraldbg").removeHandler(self._log)
 
     def say(self, what: str, sentence: str) -> None:
@@ -70,7 +71,7 @@ class ConsoleProgress(Progress):
         """Show the bar of the first epoch."""
         self._epochs, self._batches = epochs, batches
         # Where nobody watches the bar move, rich would leave empty lines in its place.
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._bars.start()
 
     def on_batch(self, epoch: int, batch: int) -> None:

@@ -52,13 +52,16 @@ def debug(
         server = None if no_server else TensorBoardProcess(logdir, port)
         if server is not None:
             ending.callback(interruption.uninterrupted, server.close)
-        progress = ending.enter_context(ConsoleProgress(interruption, server))
+        progress = ConsoleProgress(interruption, server)
         try:
             if server is not None:
                 progress.say("page", server.address())
             progress.say("training", f"{network.name} on {backend}, every {every} steps measured")
             observe = Observation(logdir, every=every)
-            start.train(network, backend=backend, dataset=dataset, epochs=epochs, observe=observe, progress=progress)
+            with progress:
+                start.train(
+                    network, backend=backend, dataset=dataset, epochs=epochs, observe=observe, progress=progress
+                )
         except KeyboardInterrupt:
             progress.say("stopped", "before training was done")
             return interruption.exit_code

@@ -18,10 +18,12 @@ def run(*, file: Path, backend: start.Backend, dataset: str | None, epochs: int 
     """
     network = parse_file(file)
     start.check(network, backend=backend, dataset=dataset)
-    with Interruption() as interruption, ConsoleProgress(interruption) as progress:
+    with Interruption() as interruption:
+        progress = ConsoleProgress(interruption)
         progress.say("training", f"{network.name} on {backend}")
         try:
-            start.train(network, backend=backend, dataset=dataset, epochs=epochs, progress=progress)
+            with progress:
+                start.train(network, backend=backend, dataset=dataset, epochs=epochs, progress=progress)
         except KeyboardInterrupt:
             progress.say("stopped", "before training was done")
             return interruption.exit_code
