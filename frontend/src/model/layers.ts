@@ -53,6 +53,11 @@ export const SORT_KEYS: readonly SortKey[] = [
   "zero",
 ];
 
+/** Returns whether a layer has no row where the parameters of each layer are merged: it has none. */
+export function lacksParameters(table: LayerTable | null, layer: number): boolean {
+  return table !== null && !table.parameters.some((parameter) => parameter.layer === layer);
+}
+
 /** Returns one statistic of one row of a frame's matrix, or null where it was not measured. */
 export function measured(frame: Frame, matrix: string, row: number, statistic: string): number | null {
   const value = frame.matrices[matrix]?.[row * frame.columns.length + frame.columns.indexOf(statistic)];

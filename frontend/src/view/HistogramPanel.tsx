@@ -7,7 +7,7 @@ import { barAt, drawBars } from "../draw/bars";
 import { prepare } from "../draw/surface";
 import { type Distribution, distributionOf, FP16_LEAST, FP16_LEAST_NORMAL } from "../model/distribution";
 import { formatCount, formatPowerOfTwo, formatShare } from "../model/format";
-import { layerLabel } from "../model/layers";
+import { lacksParameters, layerLabel } from "../model/layers";
 import { ScrollTable } from "./ScrollTable";
 import { Missing, Notice } from "./States";
 import { useQuery, useSize, useViewer } from "./viewer";
@@ -24,8 +24,9 @@ export function HistogramPanel({ kind, byLayer, height }: HistogramPanelProps) {
   const row = store.layer.value;
   const step = store.frame.value?.step ?? null;
   const recorded = (store.session.value?.kinds[kind]?.histograms ?? 0) > 0;
+  const lacking = byLayer && lacksParameters(store.layers.value, row);
   const { value, error } = useQuery<Histograms>(
-    run !== null && step !== null && recorded ? `${run} ${kind} ${row}` : null,
+    run !== null && step !== null && recorded && !lacking ? `${run} ${kind} ${row}` : null,
     String(step),
     (signal) => fetchHistogramAt({ run: run ?? "", kind, byLayer, row }, step ?? 0, signal),
   );

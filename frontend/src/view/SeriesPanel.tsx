@@ -3,7 +3,7 @@
 import { useMemo } from "preact/hooks";
 import { fetchSeries } from "../api/client";
 import type { Series } from "../api/types";
-import { layerLabel } from "../model/layers";
+import { lacksParameters, layerLabel } from "../model/layers";
 import { rangeKey, styleOf } from "../model/picture";
 import { linesOf, selectLines } from "../model/series";
 import { Chart } from "./Chart";
@@ -32,8 +32,9 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
   const asTable = store.asTable.value;
   const columns = asTable ? TABLE_ROWS : width;
   const recorded = (store.session.value?.kinds[kind]?.frames ?? 0) > 0;
+  const lacking = byLayer && lacksParameters(store.layers.value, row);
   const { value, error } = useQuery<Series>(
-    run !== null && recorded && width > 0 ? `${run} ${kind} ${row}` : null,
+    run !== null && recorded && !lacking && width > 0 ? `${run} ${kind} ${row}` : null,
     `${columns} ${rangeKey(zoom)}`,
     (signal) => fetchSeries({ run: run ?? "", kind, byLayer, row, statistics, width: columns, range: zoom }, signal),
   );
@@ -50,7 +51,7 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
       <div ref={ref}>
         {error !== null && <Notice sentence={error} />}
         {value === null || lines === null ? (
-          <Missing recorded={recorded} kind={kind} room={height} />
+          <Missing recorded={recorded} kind={kind} room={height} lacking={lacking} />
         ) : asTable ? (
           <SeriesTable series={value} label={title} room={height} />
         ) : apart ? (

@@ -64,13 +64,16 @@ export function Notice({ sentence }: { sentence: string }) {
 }
 
 /** In place of a picture: it is on its way, or there will be none. */
-export function Missing({ recorded, kind, room }: { recorded: boolean; kind: string; room: number }) {
+export function Missing(props: { recorded: boolean; kind: string; room: number; lacking?: boolean }) {
+  const { recorded, kind, room, lacking = false } = props;
   const { store } = useViewer();
   const session = store.session.value;
   const name = kind.replaceAll("_", " ");
   return (
     <div class="missing" style={{ minHeight: `${Math.min(room, 220)}px` }}>
-      {recorded ? (
+      {lacking ? (
+        <p>This layer has no parameters, and so no {name}. Choose another in the picture or the table.</p>
+      ) : recorded ? (
         <Loading what={`Loading ${name}`} />
       ) : (
         <p>
