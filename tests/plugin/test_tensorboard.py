@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tensorboard_plugin_neuraldbg import routes
 from tensorboard_plugin_neuraldbg.plugin import NeuralDbgLoader
 
 LOADERS = ["true", "false"]
@@ -82,3 +83,18 @@ def test_the_tensorboard_command_lists_the_plugin(recorded, load_fast):
         tensorboard.send_signal(signal.SIGTERM)
         tensorboard.stderr.close()
         tensorboard.wait(30)
+
+
+def test_every_route_is_documented(server):
+    text = (Path(routes.__file__).parent / "http_api.md").read_text()
+    documented = re.findall(r"^## `GET (\w+)", text, re.MULTILINE)
+    assert sorted(f"/{route}" for route in documented) == sorted(set(server.plugin.get_plugin_apps()) - {"/*"})
+
+
+def test_every_parameter_is_documented(server):
+    text = (Path(routes.__file__).parent / "http_api.md").read_text()
+    for route, query in re.findall(r"^## `GET (\w+)(.*)`$", text, re.MULTILINE):
+        names = re.findall(r"[?&](\w+)=", query)
+        sentence = server.ask(route, surely_not_there=1).error
+        allowed = re.findall(r"\w+", sentence.partition("; write ")[2])
+        assert sorted(allowed) == sorted({*names, *(["revision"] if route == "session" else [])})
