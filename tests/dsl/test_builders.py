@@ -142,6 +142,20 @@ def test_training_steps_give_the_same_losses_and_weights(optimizer, apart):
     assert np.linalg.norm(ours - theirs) < apart * np.linalg.norm(theirs - start)
 
 
+def test_small_gradients_move_weights_as_far_with_rmsprop():
+    source = text("Output(1, use_bias=false)").replace("loss:", "optimizer: RMSprop loss:")
+    network, on_keras, on_torch = both(source)
+    start = flat(keras_weights(on_keras))
+    x = np.full((1, 6), 1e-5, np.float32)
+    optimizer = torch_builder.optimizer(network, on_torch)
+    torch_builder.loss(network)(on_torch(torch.from_numpy(x)), torch.ones(1, 1)).backward()
+    optimizer.step()
+    on_keras.train_on_batch(x, np.ones((1, 1), np.float32))
+    theirs = flat(keras_weights(on_keras)) - start
+    assert np.abs(theirs).max() < 1e-4
+    np.testing.assert_allclose(flat(torch_weights(on_torch)) - start, theirs, rtol=0.05)
+
+
 @pytest.mark.parametrize(
     ("layers", "loss"),
     [
