@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Frame, Layer, LayerTable } from "../api/types";
 import {
   filterRows,
+  lacksParameters,
   layerNamed,
   layerRows,
   layersWithNonfinite,
@@ -105,6 +106,15 @@ describe("what was measured", () => {
       nonfinite: 0.1,
     });
     expect(valueShares(FRAME, "activations", 1)).toBeNull();
+  });
+});
+
+describe("lacksParameters", () => {
+  it("is known once there is a table", () => {
+    const kernel = { name: "kernel", layer: 0, shape: [3, 3, 1, 32], dtype: "float32", trainable: true };
+    const table = { ...TABLE, parameters: [kernel] };
+    expect([0, 1, 2].map((row) => lacksParameters(table, row))).toEqual([false, true, true]);
+    expect(lacksParameters(null, 1)).toBe(false);
   });
 });
 
