@@ -66,9 +66,7 @@ def install() -> None:
         ViewerError: Node is missing or npm failed.
     """
     if not INSTALLED.is_file() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
-        # Not `npm ci`: it refuses a lock file that lacks the optional packages of platforms that the registry, or a
-        # mirror of it, does not serve. This keeps to the lock file as strictly, and does not write to it.
-        npm("install", "--no-save", "--no-audit", "--no-fund")
+        npm("ci", "--no-audit", "--no-fund")
         INSTALLED.touch()
 
 
