@@ -1,9 +1,8 @@
-"""Text in, a checked network out: reads a .neural file with the grammar beside it, and says what it cannot read."""
+"""Text in, a checked network out: reads a .neural file with the grammar beside it."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -11,10 +10,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
+from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from neural.dsl import checker
-from neural.dsl.errors import MissingFileError, NetworkSyntaxError, NeuralError, Position, Source, listed, quoted
+from neural.dsl import checker, syntax_errors
+from neural.dsl.errors import MissingFileError, NetworkSyntaxError, NeuralError, Position, Source, quoted
 from neural.dsl.model import Argument, Block, Call, LayerList, Network, Section, Setting, Value, WrittenNetwork
 
 # A value inside a value inside ... : deeper than any network needs, and far from Python's recursion limit.
@@ -23,35 +22,6 @@ DEEPEST_NESTING = 16
 LONGEST_NUMBER = 40
 
 _CONSTANTS = {"true": True, "false": False, "none": None}
-_BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_OUTSIDE_TEXT = re.compile(r"""#[^\n]*|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|"[^"\n]*"|'[^'\n]*'|[()\[\]{}]""")
-
-# What a person calls the terminals of the grammar; the first group that is expected whole is named once.
-_GROUPS = (
-    ({"NUMBER", "STRING", "NAME", "LPAR", "LSQB"}, "a value"),
-    ({"LAYERS", "SECTION", "BLOCK"}, "a section such as loss:"),
-    ({"SEMICOLON", "COMMA"}, "',' or ';'"),
-)
-_FORM = "network Name { input: (28, 28, 1)  layers: ... }"
-_TERMINALS = {
-    "$END": "the end of the file",
-    "BLOCK": "a section such as train {",
-    "COLON": "':'",
-    "COMMA": "','",
-    "EQUAL": "'='",
-    "LAYERS": "layers:",
-    "LBRACE": "'{'",
-    "LPAR": "'('",
-    "LSQB": "'['",
-    "NAME": "a name",
-    "NUMBER": "a number",
-    "RBRACE": "'}'",
-    "RPAR": "')'",
-    "RSQB": "']'",
-    "SECTION": "a name with ':'",
-    "SEMICOLON": "';'",
-    "STRING": "a string",
-}
 
 
 def parse_file(path: str | Path) -> Network:
@@ -202,72 +172,6 @@ def _read(text: str, start: str, source: Source) -> Any:
         return _grammar().parse(text, start=start)
     except _UnreadableError as error:
         at, sentence = error.at, str(error)
-    except UnexpectedCharacters as error:
-        at = Position(error.line, error.column)
-        sentence = _unreadable(text[error.pos_in_stream :], _accepted(error))
-    except UnexpectedToken as error:
-        at, sentence = _misplaced(error, text)
+    except UnexpectedInput as error:
+        at, sentence = syntax_errors.described(error, text)
     raise NetworkSyntaxError(source.message(at, sentence)) from None
-
-
-def _accepted(error: UnexpectedInput) -> set[str]:
-    """Return the terminals that could have stood where the error is."""
-    parser: Any = error.interactive_parser  # lark leaves its methods untyped
-    return set(parser.accepts())
-
-
-def _unreadable(rest: str, allowed: set[str]) -> str:
-    if rest[0] in "\"'":
-        return f"This string is not closed on its line. Write {rest[0]} at its end."
-    if rest.startswith("/*"):
-        return "This comment is never closed. Write */ at its end."
-    return f"The character {quoted(rest[0])} has no meaning here. Write {_named(allowed)}."
-
-
-def _misplaced(error: UnexpectedToken, text: str) -> tuple[Position, str]:
-    token, expected = error.token, _accepted(error)
-    if token.type == "$END":
-        opener = _innermost_open(text)
-        if opener is None:
-            return _position(text, len(text.rstrip())), f"The file ends too early. Write {_FORM}."
-        return _position(text, opener), f"This {text[opener]!r} is never closed. Write '{_BRACKETS[text[opener]]}'."
-    at, given = _at(token), quoted(str(token)).strip('"')
-    if expected == {"$END"}:
-        return at, f"After the network's last '}}' stands {given}; a file holds one network. Remove what follows it."
-    opener = _innermost_open(text[: token.start_pos])
-    sentence = f"Here stands {given}, where {_named(expected)} is allowed."
-    if opener is None:
-        return at, f"{sentence} Write {_FORM}."
-    if given == "=":
-        return at, f"{sentence} Write ':' in its place."
-    closing = _BRACKETS[text[opener]]
-    if given in _BRACKETS.values() and given != closing:
-        line = _position(text, opener).line
-        return at, f"{sentence} Write '{closing}' before it: the '{text[opener]}' of line {line} is still open."
-    return at, f"{sentence} Write {_named(expected)} before it, or remove it."
-
-
-def _named(terminals: set[str]) -> str:
-    """Return what the grammar expects, in words."""
-    left, words = set(terminals), []
-    for group, word in _GROUPS:
-        if group <= left:
-            left -= group
-            words.append(word)
-    return listed([*sorted(_TERMINALS[terminal] for terminal in left), *words])
-
-
-def _innermost_open(text: str) -> int | None:
-    """Return where the last bracket stands that is still open at the end of `text`; None where all are closed."""
-    stack: list[int] = []
-    for match in _OUTSIDE_TEXT.finditer(text):
-        if match[0] in _BRACKETS:
-            stack.append(match.start())
-        elif match[0] in _BRACKETS.values() and stack:
-            stack.pop()
-    return stack[-1] if stack else None
-
-
-def _position(text: str, offset: int) -> Position:
-    before = text[:offset]
-    return Position(before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1)
