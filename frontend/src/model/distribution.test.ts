@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Histograms } from "../api/types";
 import { EMPTY_LEVEL, LEVELS, NONFINITE_LEVEL } from "./colour";
-import { binMeaning, distributionGrid, distributionLevels, distributionOf } from "./distribution";
+import { binLabels, binMeaning, distributionGrid, distributionLevels, distributionOf } from "./distribution";
 
 /** Histograms with the given counts per bin, one record per column. */
 function histograms(...columns: Record<number, number>[]): Histograms {
@@ -75,6 +75,21 @@ describe("distributionGrid", () => {
       [-1, 1],
     ]);
     expect([...grid.shares]).toEqual([0.25, 0.25, 0, 0, 0.5, 0, 0]);
+  });
+
+  it("names zero and every fourth power that is not right beside it", () => {
+    const { rows } = distributionGrid(histograms({ [positive(0)]: 1, [positive(-8)]: 1, [negative(-3)]: 1 }));
+    expect(
+      binLabels(rows)
+        .map((label, row) => [row, label])
+        .filter(([, label]) => label !== ""),
+    ).toEqual([
+      [0, "2⁰"],
+      [4, "2⁻⁴"],
+      [9, "0"],
+      [14, "\u22122⁻⁴"],
+      [18, "\u22122⁰"],
+    ]);
   });
 
   it("leaves out the side of a sign that never occurs", () => {

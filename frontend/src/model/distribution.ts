@@ -2,6 +2,7 @@
 
 import type { Histograms } from "../api/types";
 import { EMPTY_LEVEL, level, NONFINITE_LEVEL, position, type Scale } from "./colour";
+import { formatPowerOfTwo } from "./format";
 
 const NEGATIVE_INFINITY = 0;
 const ZERO = 256;
@@ -142,6 +143,19 @@ export function distributionGrid(histograms: Histograms): DistributionGrid {
     });
   }
   return { rows, shares, nonfinite };
+}
+
+/** Returns what a row stands for: 0, or the signed power of two that its values begin with. */
+export function binName({ sign, exponent }: BinRow): string {
+  return sign === 0 ? "0" : `${sign < 0 ? "\u2212" : ""}${formatPowerOfTwo(exponent)}`;
+}
+
+/** Returns names for zero and every fourth power, none so close to zero's that they would overlap; else "". */
+export function binLabels(rows: readonly BinRow[]): string[] {
+  const zero = rows.findIndex(({ sign }) => sign === 0);
+  return rows.map((row, index) =>
+    index === zero || (row.exponent % 4 === 0 && Math.abs(index - zero) > 2) ? binName(row) : "",
+  );
 }
 
 /** Shares from one in ten thousand to all of the values. */

@@ -4,13 +4,14 @@ import { useMemo } from "preact/hooks";
 import { fetchHistograms } from "../api/client";
 import type { Histograms } from "../api/types";
 import {
-  type BinRow,
+  binLabels,
+  binName,
   type DistributionGrid,
   distributionGrid,
   distributionLevels,
   SHARE_SCALE,
 } from "../model/distribution";
-import { formatPowerOfTwo, formatShare } from "../model/format";
+import { formatShare } from "../model/format";
 import { layerLabel } from "../model/layers";
 import { columnText, cursorPlace, rangeKey, wholeRange } from "../model/picture";
 import { pinStep } from "../model/store";
@@ -24,7 +25,6 @@ import { useQuery, useSize, useViewer } from "./viewer";
 const TABLE_COLUMNS = 100;
 /** Rows of bins need no name each, so they may be lower than those of layers. */
 const ROW_HEIGHT = 6;
-const LABEL_EVERY = 4;
 
 export function DistributionPanel({ kind, room }: { kind: string; room: number }) {
   const { store } = useViewer();
@@ -50,7 +50,7 @@ export function DistributionPanel({ kind, room }: { kind: string; room: number }
       {error !== null && <Notice sentence={error} />}
       <div ref={ref}>
         {value === null || grid === null || value.firstStep.length === 0 ? (
-          <Missing recorded={recorded && value === null} kind={`${kind} histograms`} room={room} />
+          <Missing recorded={recorded && value === null} kind={`histograms of ${kind}`} room={room} />
         ) : store.asTable.value ? (
           <DistributionTable histograms={value} grid={grid} title={title} room={room} />
         ) : (
@@ -68,20 +68,13 @@ interface GridProps {
   readonly room: number;
 }
 
-function binName({ sign, exponent }: BinRow): string {
-  return sign === 0 ? "0" : `${sign < 0 ? "\u2212" : ""}${formatPowerOfTwo(exponent)}`;
-}
-
 function DistributionMap({ histograms, grid, title, room }: GridProps) {
   const { store } = useViewer();
   const levels = useMemo(() => distributionLevels(grid), [grid]);
   const edges = useMemo(() => columnEdges(histograms), [histograms]);
   const columns = histograms.firstStep.length;
   const anyNonfinite = grid.nonfinite.some((share) => share > 0);
-  const names = [
-    anyNonfinite ? "NaN, Inf" : "",
-    ...grid.rows.map((row) => (row.sign === 0 || row.exponent % LABEL_EVERY === 0 ? binName(row) : "")),
-  ];
+  const names = [anyNonfinite ? "NaN, Inf" : "", ...binLabels(grid.rows)];
   return (
     <div class="with-legend">
       <HeatMap

@@ -44,7 +44,7 @@ export function HistogramPanel({ kind, byLayer, height }: HistogramPanelProps) {
         </figcaption>
         {error !== null && <Notice sentence={error} />}
         {distribution === null ? (
-          <Missing recorded={recorded && value === null} kind={`${kind} histograms`} room={height} />
+          <Missing recorded={recorded && value === null} kind={`histograms of ${kind}`} room={height} />
         ) : (
           <>
             <Underflow distribution={distribution} />
