@@ -53,6 +53,7 @@ class Gears:
         self._unobserved: Callable[[Any], Any] | None = None
         self._keys: Keys = ()
         self._has_loss = False
+        self._notices: list[str] = []
 
     @property
     def usable(self) -> bool:
@@ -103,15 +104,22 @@ class Gears:
         try:
             outputs, measurements = self._observed(batch)  # type: ignore[misc]
         except Exception:
-            if self._iterations() != iterations:
-                raise  # the parameters have changed: making the step again would be another training
             with self._recorder.contained(INSTRUMENTED):
                 raise
-        else:
-            self.samples.append(Sample(step, time.time(), measurements, self._keys, self._has_loss))
-            return outputs
-        # Should the error have been the model's own, it comes again here, as without us.
-        return plain(iter([batch]))
+            if self._iterations() == iterations:
+                # Should the error have been the model's own, it comes again here, as without us.
+                return plain(iter([batch]))
+            # The optimizer has stepped: making the step again would be another training.
+            self._recorder.notice(f"Step {step} may be incomplete: it failed after the optimizer had stepped.")
+            return self._model.get_metrics_result()
+        self._tell()
+        self.samples.append(Sample(step, time.time(), measurements, self._keys, self._has_loss))
+        return outputs
+
+    def _tell(self) -> None:
+        for sentence in self._notices:
+            self._recorder.notice(sentence)
+        self._notices = []
 
     def _iterations(self) -> int:
         optimizer = self._model.optimizer
@@ -134,6 +142,7 @@ class Gears:
             sites = found
             if fresh:
                 self._catalog = Catalog()
+            self._notices = []
             observed = self._function(self._observed_step(sites), spec)
             if not eager and (drawing := _stateful_random(observed.get_concrete_function(spec).graph)):
                 self._recorder.notice(
@@ -142,6 +151,7 @@ class Gears:
                     "with a SeedGenerator, or tf.random.stateless_*, in its place."
                 )
                 return
+        self._tell()
         self._unobserved = self._function(self._plain_step, spec)
         self._observed = observed
 
@@ -157,6 +167,7 @@ class Gears:
             readings = taps.readings
             self._keys = tuple(map(tuple, readings.keys))
             self._has_loss = readings.loss is not None
+            self._notices = readings.notices
             return outputs, readings.tensors, readings.loss if self._has_loss else tf.constant(0.0)
 
         run = self._with_xla(tapped_step)

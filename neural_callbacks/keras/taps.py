@@ -34,12 +34,14 @@ class Readings:
     """What the taps took from one train step, in the order taken.
 
     `keys[i]` is the kind and row of the measurement of `tensors[i]`; a tensor that stands for several rows is listed
-    once and its keys have several entries. `loss` is the train step's own loss, a scalar tensor.
+    once and its keys have several entries. `loss` is the train step's own loss, a scalar tensor. `notices` are
+    sentences about what could not be taken.
     """
 
     keys: list[list[tuple[str, int]]] = field(default_factory=list)
     tensors: list[Any] = field(default_factory=list)
     loss: Any = None
+    notices: list[str] = field(default_factory=list)
 
     def add(self, kind: str, row: int, tensor: Any) -> None:
         """Note that `tensor` is to be measured for a row; sparse gradients are spread out first."""
@@ -53,12 +55,16 @@ class Readings:
 
 @dataclass
 class _Activation:
-    """An output of a layer as the tape knows it; `logits` is what a loss may use in its stead."""
+    """An output of a layer as the tape knows it.
+
+    `logits` is what a loss may use in its stead; `after_trained` says that a layer that learns ran before, or made it.
+    """
 
     row: int
     name: str
     output: Any
     logits: Any
+    after_trained: bool
 
 
 class StepTaps:
@@ -77,6 +83,7 @@ class StepTaps:
         self._scale: Any = None
         self._activations: list[_Activation] = []
         self._going_back = False
+        self._trained = False
         self._applied: set[int] = set()
 
     @contextmanager
@@ -116,27 +123,31 @@ class StepTaps:
             return
         row = self._catalog.layer(site, inputs, seen)
         if not all(map(self._is_here, seen)):
-            self._recorder.notice(
+            self.readings.notices.append(
                 f"The activations of {site.own_name} are not recorded: it runs inside a loop or a branch of the "
                 "compiled step."
             )
             return
+        # A layer may be frozen, and the tape reach it all the same: the way there is a cost that training has not.
+        self._trained = self._trained or any(variable.trainable for variable in site.variables)
         for output in seen:
             if output.dtype.is_floating and isinstance(output, tf.Tensor):
                 self.readings.add("activations", row, output)
-                self._activations.append(_Activation(row, site.own_name, output, _logits(output)))
+                self._activations.append(_Activation(row, site.own_name, output, _logits(output), self._trained))
 
     def _gradient_tap(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
         """Ask the tape for the gradients by activations too, where it is asked for those by parameters."""
         wanted: list[Any] = []
         if self._is_about_parameters(sources):
             if options.get("unconnected_gradients", "none") not in ("none", tf.UnconnectedGradients.NONE):
-                self._recorder.notice(
+                self.readings.notices.append(
                     "Activation gradients are not recorded: the train step asks its GradientTape for "
                     "unconnected_gradients='zero'."
                 )
             else:
-                wanted = [x for a in self._activations for x in (a.output, a.logits) if x is not None]
+                wanted = [
+                    x for a in self._activations if a.after_trained for x in (a.output, a.logits) if x is not None
+                ]
         self._going_back = True
         try:
             if not wanted:
@@ -157,7 +168,7 @@ class StepTaps:
             if gradient is None and activation.logits is not None:
                 gradient = found.get(id(activation.logits))
                 if gradient is not None:
-                    self._recorder.notice(
+                    self.readings.notices.append(
                         f"The activation gradient of {activation.name} is that by the input of its softmax or sigmoid: "
                         "the loss is computed from there."
                     )
@@ -208,7 +219,7 @@ class StepTaps:
 
     def _see_before(self, grads: Sequence[Any], variables: Sequence[Any]) -> dict[int, Any]:
         if _current_graph() is not self._graph:
-            self._recorder.notice(
+            self.readings.notices.append(
                 "Parameters are not recorded: the optimizer runs inside a loop or a branch of the compiled step."
             )
             return {}
@@ -232,7 +243,7 @@ class StepTaps:
             if any(own is variable for own in site.variables):
                 self._catalog.layer(site)
                 return self._catalog.parameter(variable)
-        self._recorder.notice(f"{variable.name} is not recorded: it belongs to no layer of {self._model.name}.")
+        self.readings.notices.append(f"{variable.name} is not recorded: it belongs to no layer of {self._model.name}.")
         return None
 
     def _finish(self) -> None:
@@ -242,11 +253,11 @@ class StepTaps:
         measured = {key for keys in self.readings.keys for key in keys}
         without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
         if without:
-            self._recorder.notice(
-                f"Training computes no gradient by the outputs of {', '.join(without)}, so none is recorded."
+            self.readings.notices.append(
+                f"Training needs no gradient by the outputs of {', '.join(without)}, so none is recorded."
             )
         if self.readings.loss is None:
-            self._recorder.notice("The loss is not recorded: the train step does not call compute_loss.")
+            self.readings.notices.append("The loss is not recorded: the train step does not call compute_loss.")
 
     def _is_here(self, tensor: Any) -> bool:
         return tf.executing_eagerly() or getattr(tensor, "graph", None) is self._graph
