@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,17 +35,19 @@ class _Identity:
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
 
 
+def _neural_type(module: nn.Module) -> str | None:
+    # Not by getattr: a module without the attribute would look through its parameters, buffers and submodules first.
+    given = vars(module).get("neural_type", getattr(type(module), "neural_type", None))
+    return given if isinstance(given, str) else None
+
+
 def layer_type(module: nn.Module) -> str:
     """Return the type that is shown: the module's `neural_type` where it has one, else the name of its class."""
-    given = getattr(module, "neural_type", None)
-    return given if isinstance(given, str) else type(module).__name__
+    return _neural_type(module) or type(module).__name__
 
 
 def _is_layer(module: nn.Module) -> bool:
-    if (
-        isinstance(getattr(module, "neural_type", None), str)
-        or next(module.parameters(recurse=False), None) is not None
-    ):
+    if _neural_type(module) is not None or next(module.parameters(recurse=False), None) is not None:
         return True
     empty = isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict))
     return next(module.children(), None) is None and not empty
@@ -65,13 +68,18 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         seen.add(module)
         if _is_layer(module):
             yield name or type(module).__name__, module
-        if not isinstance(getattr(module, "neural_type", None), str):
+        if _neural_type(module) is None:
             inside = [(f"{name}.{part}" if name else part, child) for part, child in module.named_children()]
             pending.extend(reversed(inside))
 
 
 def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    yield from module.named_parameters(recurse=isinstance(getattr(module, "neural_type", None), str))
+    yield from module.named_parameters(recurse=_neural_type(module) is not None)
+
+
+def _fingerprint(module: nn.Module) -> tuple[Any, ...]:
+    # Parameters by id, since tensors compare by value; `Layout` holds them, so that no id is given out again.
+    return tuple((name, id(p), p.requires_grad, p.shape, p.dtype) for name, p in _parameters(module))
 
 
 class Layout:
@@ -85,6 +93,7 @@ class Layout:
         self.table = LayerTable(())
         self.layer_numbers: dict[nn.Module, int] = {}
         self.parameter_numbers: dict[Tensor, int] = {}
+        self._state: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
         self._layers: dict[_Identity, int] = {}
         self._signatures: dict[_Identity, Signature] = {}
         self._parameters: dict[tuple[int, str], int] = {}
@@ -96,6 +105,10 @@ class Layout:
         whose shapes are not known yet.
         """
         present = {module: name for name, module in layers_of(model)}
+        state = [(name, module, _fingerprint(module)) for module, name in present.items()]
+        if state == self._state and not signatures:
+            return False
+        self._state = state
         order = [*dict.fromkeys(module for module in called if module in present), *present]
         identities: dict[nn.Module, _Identity] = {}
         for module in dict.fromkeys(order):

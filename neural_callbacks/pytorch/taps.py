@@ -24,7 +24,7 @@ from neural_callbacks.recorder import Recorder
 # The parts that an error switches off one by one.
 ACTIVATIONS, PARAMETERS, SCALARS = "activations", "parameters", "scalars"
 
-_CODE_OF_BIN = histogram.counts_from_codes(np.arange(histogram.BINS))
+_BIN_OF_CODE = np.argsort(histogram.counts_from_codes(np.arange(histogram.BINS)))
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -163,19 +163,15 @@ class Sample:
             for name, figure in zip(self._scalars.get(reducer, []), figures, strict=True):
                 scalars.setdefault(name, []).append(float(figure))
         all_rows, all_counts = np.concatenate(rows), np.concatenate(counts)
-        numbers: dict[str, list[int]] = {}
-        places: dict[str, list[int]] = {}
-        for place, (kind, owner) in enumerate(measured):
-            number = _number(owner, layout)
-            if number is not None:
-                numbers.setdefault(kind, []).append(number)
-                places.setdefault(kind, []).append(place)
         heights = {"layers": len(layout.table.layers), "parameters": len(layout.table.parameters)}
+        numbered = [(kind, _number(owner, layout)) for kind, owner in measured]
         matrices: dict[str, FloatArray] = {}
         histograms: dict[str, Histograms] = {}
-        for kind, where in places.items():
+        for kind in dict(numbered):
+            where = [place for place, (of, number) in enumerate(numbered) if of == kind and number is not None]
+            numbers = np.array([numbered[place][1] for place in where], np.int64)
             height = heights[KINDS[kind].rows]
-            matrices[kind], histograms[kind] = gather(numbers[kind], all_rows[where], all_counts[where], height)
+            matrices[kind], histograms[kind] = gather(numbers, all_rows[where], all_counts[where], height)
         figures_by_name = {name: float(np.mean(values)) for name, values in scalars.items()}
         if "gradients" in matrices:
             figures_by_name["gradient_norm"] = norm(matrices["gradients"])
@@ -188,24 +184,26 @@ def _number(owner: nn.Module | Tensor, layout: Layout) -> int | None:
     return layout.parameter_numbers.get(owner) if isinstance(owner, Tensor) else layout.layer_numbers.get(owner)
 
 
-def gather(numbers: list[int], rows: FloatArray, counts: IntArray, height: int) -> tuple[FloatArray, Histograms]:
+def gather(numbers: IntArray, rows: FloatArray, counts: IntArray, height: int) -> tuple[FloatArray, Histograms]:
     """Put what was measured in its place.
 
     `rows` (k, 10) and `counts` by code (k, 514) are of the layers or parameters `numbers` (k); those of the same
     number are merged. Returns the matrix (height, 10) and the histograms.
     """
     order = np.argsort(numbers, kind="stable")
-    present, starts = np.unique(np.asarray(numbers)[order], return_index=True)
+    numbers, rows, counts = numbers[order], rows[order], counts[order]
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    if len(starts) < len(numbers):
+        numbers, rows, counts = (
+            numbers[starts],
+            statistics.merge(rows, starts.tolist()),
+            np.add.reduceat(counts, starts),
+        )
     matrix = statistics.unmeasured(height)
-    if len(present) < len(numbers):
-        matrix[present] = statistics.merge(rows[order], starts.tolist())
-        by_code = np.add.reduceat(counts[order], starts)
-    else:
-        matrix[present] = rows[order]
-        by_code = counts[order]
-    by_bin = by_code[:, _CODE_OF_BIN]
-    row, column = np.nonzero(by_bin)
-    return matrix, Histograms(np.stack([present[row], column, by_bin[row, column]], axis=1))
+    matrix[numbers] = rows
+    row, code = np.nonzero(counts)
+    entries = np.stack([numbers[row], _BIN_OF_CODE[code], counts[row, code]], axis=1)
+    return matrix, Histograms(entries[np.lexsort((entries[:, 1], entries[:, 0]))])
 
 
 def norm(gradients: FloatArray) -> float:
@@ -214,7 +212,8 @@ def norm(gradients: FloatArray) -> float:
     _, nan, posinf, neginf, *_ = measured.sum(axis=0)
     if nan or posinf or neginf:
         return float("nan") if nan else float("inf")
-    return float(statistics.merge(measured)[0, statistics.L2]) if len(measured) else 0.0
+    # hypot neither overflows nor vanishes.
+    return float(np.hypot.reduce(measured[:, statistics.L2], initial=0.0))
 
 
 def _signature(inputs: tuple[Any, ...], output: Any) -> Signature:
