@@ -235,19 +235,22 @@ class SessionReader:
         result = np.full((len(columns), len(steps), rows), np.nan)
         octets = result.reshape(-1).view(np.uint8).data
         line, cell = rows * result.itemsize, result.itemsize
-        runs = _runs(columns)
-        at = np.searchsorted(index.steps, steps)
-        is_there = _hold(index.steps, steps)
-        for number in np.flatnonzero(is_there).tolist():
-            height, content, file = (int(x[at[number]]) for x in (index.heights, index.contents, index.files))
+        # Per run of neighbouring columns: its first, and where each of them begins in `octets`.
+        runs = [
+            (run[0], [(position + k) * len(steps) * line for k in range(len(run))]) for position, run in _runs(columns)
+        ]
+        numbers = np.flatnonzero(_hold(index.steps, steps))
+        at = np.searchsorted(index.steps, steps[numbers])
+        found = (numbers, index.heights[at], index.contents[at], index.files[at])
+        for number, height, content, file in zip(*(part.tolist() for part in found), strict=True):
             if content < 0:
                 matrix = self.matrix(kind, int(steps[number]))[:rows]
                 result[:, number, : len(matrix)] = matrix[:, columns].T
                 continue
-            for position, run in runs:
-                starts = [((position + k) * len(steps) + number) * line for k in range(len(run))]
-                places = [octets[start : start + height * cell] for start in starts]
-                os.preadv(self._order[file].descriptor, places, content + run[0] * height * cell)
+            descriptor, size, shift = self._order[file].descriptor, height * cell, number * line
+            for first, begins in runs:
+                places = [octets[begin + shift : begin + shift + size] for begin in begins]
+                os.preadv(descriptor, places, content + first * size)
         return result
 
     def frame(self, step: int) -> Frame:
