@@ -24,7 +24,7 @@ from neural_callbacks.recorder import Recorder
 # The parts that an error switches off one by one.
 ACTIVATIONS, PARAMETERS, SCALARS = "activations", "parameters", "scalars"
 
-_BIN_OF_CODE = np.argsort(histogram.counts_from_codes(np.arange(histogram.BINS)))
+_CODE_OF_BIN = histogram.counts_from_codes(np.arange(histogram.BINS))
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -201,9 +201,9 @@ def gather(numbers: IntArray, rows: FloatArray, counts: IntArray, height: int) -
         )
     matrix = statistics.unmeasured(height)
     matrix[numbers] = rows
-    row, code = np.nonzero(counts)
-    entries = np.stack([numbers[row], _BIN_OF_CODE[code], counts[row, code]], axis=1)
-    return matrix, Histograms(entries[np.lexsort((entries[:, 1], entries[:, 0]))])
+    by_bin = counts[:, _CODE_OF_BIN]
+    row, column = np.nonzero(by_bin)
+    return matrix, Histograms(np.stack([numbers[row], column, by_bin[row, column]], axis=1))
 
 
 def norm(gradients: FloatArray) -> float:
