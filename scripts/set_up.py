@@ -23,6 +23,8 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 CONSTRAINTS = ROOT / "tests" / "constraints.txt"
 DECIDES = [ROOT / "pyproject.toml", ROOT / "setup.py", ROOT / "scripts" / "viewer.py", CONSTRAINTS]
+# How long an interrupted installation gets to clean up, in seconds.
+PATIENCE = 10.0
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Any sans-serif font will do: without one, Chromium draws boxes.
 FONT_PACKAGE = "fonts-dejavu-core"
@@ -43,7 +45,12 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> None
         try:
             code = process.wait()
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
+            # Not SIGTERM, on which pip leaves what it has unpacked so far lying in /tmp.
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     if code != 0:
         raise SetUpError(f"{Path(command[0]).name} ended with exit code {code}; its messages above say why.")
