@@ -17,6 +17,9 @@ from neural.session import statistics
 from neural.session.histogram import IntArray
 from neural.session.statistics import FloatArray
 
+# Values that are reduced at a time: half a megabyte of float32, which stays in the processor's cache for the five
+# passes. Of tensors that come cold from memory this took a quarter off (0.65 against 0.84 ms for 2 MB).
+BLOCK = 2**17
 # Where the largest magnitude is in this range, squares and sums do not overflow, and what underflows is too small to
 # matter.
 SAFE = {torch.float32: (1e-15, 1e14), torch.float64: (1e-140, 1e140)}
@@ -49,12 +52,18 @@ def host_row(flat: Tensor) -> FloatArray:
     size = flat.numel()
     if size == 0:
         return _row(low=math.nan, high=math.nan, mean=math.nan, std=math.nan)
-    low, high = flat.amin().item(), flat.amax().item()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return _row_with_nonfinite(flat)
-    # Counting in numpy: torch's comparison to bool took three times as long (0.94 against 0.29 ms per million).
-    zeros = int(np.count_nonzero(flat.numpy() == 0)) if low <= 0 <= high else 0
-    mean, std, l2 = _moments(flat, low, high)
+    low, high, zeros, total, squares = math.inf, -math.inf, 0, 0.0, 0.0
+    for block in flat.split(BLOCK):
+        least, most = block.amin().item(), block.amax().item()
+        if not (math.isfinite(least) and math.isfinite(most)):
+            return _row_with_nonfinite(flat)
+        low, high = min(low, least), max(high, most)
+        if least <= 0 <= most:
+            # In numpy: torch's comparison to bool took three times as long (0.94 against 0.29 ms per million).
+            zeros += int(np.count_nonzero(block.numpy() == 0))
+        total += block.sum().item()
+        squares += torch.dot(block, block).item()
+    mean, std, l2 = _moments(flat, low, high, total / size, squares / size)
     return _row(count=size, zeros=zeros, low=low, high=high, mean=mean, std=std, l2=l2)
 
 
@@ -73,18 +82,16 @@ def _row_with_nonfinite(flat: Tensor) -> FloatArray:
     return row
 
 
-def _moments(flat: Tensor, low: float, high: float) -> tuple[float, float, float]:
+def _moments(flat: Tensor, low: float, high: float, mean: float, mean_square: float) -> tuple[float, float, float]:
+    """Return mean, standard deviation and l2 from those of a plain sum, where these are good enough."""
     size = flat.numel()
     if low == high:
         return low, 0.0, abs(low) * math.sqrt(size)
     largest = max(-low, high)
     least, most = SAFE[flat.dtype]
-    if least < largest < most:
-        mean = flat.sum().item() / size
-        mean_square = torch.dot(flat, flat).item() / size
-        variance = mean_square - mean * mean
-        if variance > CANCELLATION * mean_square:
-            return mean, math.sqrt(variance), math.sqrt(mean_square * size)
+    variance = mean_square - mean * mean
+    if least < largest < most and variance > CANCELLATION * mean_square:
+        return mean, math.sqrt(variance), math.sqrt(mean_square * size)
     scaled = flat.double() / largest  # a copy, which is centred in place
     l2 = torch.linalg.vector_norm(scaled).item()
     mean = scaled.sum().item() / size
