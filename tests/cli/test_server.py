@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ def test_it_answers_with_our_tab_in_front_and_leaves_nothing_behind(tmp_path, pr
         listing = server.address() + "data/plugins_listing"
         with urllib.request.urlopen(listing) as answer:  # noqa: S310 - the address is our own server's
             plugins = json.load(answer)
-        family = processes.descendants(os.getpid())
+        family = [server._process.pid, *processes.descendants(server._process.pid)]
         assert server.alive()
     # The page opens the first that is enabled; nothing is recorded yet.
     assert next(iter(plugins)) == "neuraldbg"
