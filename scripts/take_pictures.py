@@ -22,7 +22,17 @@ EPOCH = 8
 def main() -> None:
     """Train the example, and take the Gradients view in light and dark once some epochs are done."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    command = [NEURAL, "debug", ROOT / "examples" / "mnist.neural", "--port", "0", "--epochs", "40", "--every", "5"]
+    command = [
+        str(NEURAL),
+        "debug",
+        str(ROOT / "examples" / "mnist.neural"),
+        "--port",
+        "0",
+        "--epochs",
+        "40",
+        "--every",
+        "5",
+    ]
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as training,
