@@ -63,7 +63,6 @@ class Command:
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
                 env=os.environ | {"COLUMNS": "200"},
             )
 
