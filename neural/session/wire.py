@@ -67,12 +67,14 @@ def event(tag: str, step: int, wall_time: float, tensor: tuple[bytes, ...], meta
     protobuf itself would write.
     """
     tensor_size = sum(map(len, tensor))
+    time = _DOUBLE.pack(wall_time)
     before = _tag_field(tag) + head(_VALUE_TENSOR, tensor_size)
     value_size = len(before) + tensor_size + len(metadata)
     value_head = head(_SUMMARY_VALUE, value_size)
     return b"".join(
         (
-            _key(_EVENT_WALL_TIME, _FIXED64) + _DOUBLE.pack(wall_time) if wall_time else b"",
+            # Left out are zero bits, which -0.0 does not have.
+            _key(_EVENT_WALL_TIME, _FIXED64) + time if any(time) else b"",
             _key(_EVENT_STEP, _VARINT) + varint(step % 2**64) if step else b"",
             head(_EVENT_SUMMARY, len(value_head) + value_size),
             value_head,
