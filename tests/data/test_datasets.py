@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import urllib.request
 from types import SimpleNamespace
 
 import keras
@@ -23,6 +24,8 @@ def _unreachable(monkeypatch, tmp_path):
         monkeypatch.setenv(name, NOWHERE)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
+    # urllib keeps the proxies of whoever asked it first.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
