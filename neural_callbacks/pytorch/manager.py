@@ -156,7 +156,7 @@ class NeuralDbg:
                 recorder.notice(COMPILED)
             else:
                 # One hook for all modules, and none on the model itself: it can be copied and pickled in mid-step.
-                self._taps.append(register_module_forward_hook(_unless_compiling(_weak(sample.forward))))
+                self._taps.append(register_module_forward_hook(_unless_compiling(sample.forward)))
             self._sample = sample
 
     def _end_sample(self) -> Sample | None:

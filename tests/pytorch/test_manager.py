@@ -160,6 +160,8 @@ def test_scalars_of_unsampled_steps_are_not_looked_at(tmp_path, read):
     with NeuralDbg(model, optimizer, tmp_path, every=2) as watch:
         for loss in (torch.tensor(1.0), object(), torch.tensor(3.0)):
             watch.record_scalars(loss=loss)
+            if isinstance(loss, torch.Tensor):
+                loss.mul_(100)  # the user's own business, once it was handed over
             train(model, optimizer)
     assert [read(watch).frame(step).scalars["loss"] for step in (0, 2)] == [1.0, 3.0]
 
@@ -210,6 +212,25 @@ def test_a_layer_put_in_the_place_of_its_like_goes_on_in_the_same_row(tmp_path, 
     assert not np.isnan(read(watch).matrix("activations", 1)).any()
 
 
+def test_what_changes_in_the_model_changes_the_table(tmp_path, read):
+    class Late(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if self.late else self[0](x)
+
+    model = Late(nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    tables = []
+    for steps in range(1, 4):
+        with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
+            for step in range(steps):
+                model.late = step > 0
+                model[0].bias.requires_grad_(step > 1)
+                train(model, optimizer)
+        tables.append(read(watch).layers())
+    assert [table.layers[1].output_shapes for table in tables] == [(), ((5, 1),), ((5, 1),)]
+    assert [table.parameters[1].trainable for table in tables] == [False, False, True]
+
+
 def test_steps_that_a_scaler_skips_do_not_count(tmp_path, read):
     model, optimizer = model_and_optimizer()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
@@ -241,10 +262,13 @@ def test_a_closure_s_gradients_are_those_after_it_ran(tmp_path, read):
         loss.backward()
         return loss
 
-    with NeuralDbg(model, optimizer, tmp_path) as watch:
-        optimizer.step(closure)
-    expected = reference_row(x.sum(0))
-    np.testing.assert_allclose(read(watch).matrix("gradients", 0)[0], expected, rtol=1e-5)
+    with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
+        for _ in range(2):
+            x = x * 2
+            optimizer.step(closure)
+    for step, factor in enumerate((0.5, 1.0)):
+        expected = reference_row(factor * x.sum(0))
+        np.testing.assert_allclose(read(watch).matrix("gradients", step)[0], expected, rtol=1e-5)
 
 
 def test_without_an_optimizer_only_those_of_the_model_s_parameters_count(tmp_path, read):
@@ -252,10 +276,11 @@ def test_without_an_optimizer_only_those_of_the_model_s_parameters_count(tmp_pat
     other_model, other = model_and_optimizer()
     with NeuralDbg(model, None, tmp_path, every=1) as watch:
         for _ in range(2):
-            train(other_model, other)
+            train(other_model, other, 3)
             train(model, optimizer)
     assert read(watch).steps().tolist() == [0, 1]
     assert len(read(watch).layers().layers) == 3
+    assert not np.isnan(read(watch).matrix("updates", 1)).any()
 
 
 def test_a_graph_that_is_kept_does_not_reach_into_later_steps(tmp_path, read):

@@ -31,6 +31,7 @@ CASES = {
     "some not finite": torch.tensor([NAN, 1.0, -2.0, INF, -INF, 0.0, INF]),
     "huge": torch.tensor([1e38, -3e38, 2e38, 0.0]),
     "tiny": torch.tensor([1e-30, -3e-30, 2e-30]),
+    "with subnormal squares": 1e-21 * torch.linspace(-2, 3, 1001),
     "subnormal": torch.tensor([2e-45, -3e-42, 1e-40]),
     "huge and tiny": torch.tensor([1e38, 1e-38, 1.0]),
     "far from zero": 1000 + 1e-3 * torch.sin(torch.arange(10_000.0)),

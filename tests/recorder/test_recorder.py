@@ -103,9 +103,9 @@ def test_notices_are_said_and_kept_once(tmp_path, said):
 
 def test_what_is_contained_is_said_once_and_its_part_switched_off(tmp_path, said):
     recorder = open_recorder(tmp_path)
-    for _ in range(2):
+    for name in ("dense", "conv2d"):
         with recorder.contained("gradients"):
-            raise KeyError("dense")
+            raise KeyError(name)
     with recorder.contained("weights"):
         pass
     recorder.close()
