@@ -93,7 +93,7 @@ class Session:
                 "first_step": int(steps[0]) if len(steps) else None,
                 "last_step": int(steps[-1]) if len(steps) else None,
                 "kinds": {kind: self._kind_document(kind) for kind in reader.kinds()},
-                "table_step": reader.table_step(),
+                "table_revision": reader.table_revision(),
             }
 
     def _kind_document(self, kind: str) -> dict[str, Any]:

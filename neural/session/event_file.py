@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+import weakref
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from neural.session.records import Scanner
 CHUNK_BYTES = 2**18
 # A torn record at a file's end is somebody writing, until the file has been quiet for so many seconds.
 QUIET_SECONDS = 15.0
+
+_serials = itertools.count()
 
 
 @dataclass
@@ -35,19 +39,24 @@ class Entries:
 
 
 class EventFile:
-    """One event file: an open descriptor, how far it was scanned, and what was found."""
+    """One event file: an open descriptor, how far it was scanned, and what was found.
+
+    `serial` is a number that no other event file of this process has, not even a later one of the same name.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.serial = next(_serials)
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
         self.identity = os.fstat(self.descriptor).st_ino
         self.scanner = Scanner()
         self.entries: dict[str, Entries] = {}
         self.foreign = 0
         self.refusal = ""
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the file; fewer where it ends before."""
@@ -75,6 +84,8 @@ class EventFile:
     def _add(self, offset: int, data: bytes) -> None:
         try:
             for value in summaries.parse(data):
+                kind = KINDS.get(value.tag.removeprefix(summaries.PREFIX))
+                start, rows = (-1, -1) if kind is None else summaries.locate_matrix(data, value, kind.columns)
                 entries = self.entries.get(value.tag)
                 if entries is None:
                     entries = self.entries[value.tag] = Entries()
@@ -82,8 +93,6 @@ class EventFile:
                 entries.wall_times.append(value.wall_time)
                 entries.offsets.append(offset)
                 entries.lengths.append(len(data))
-                kind = KINDS.get(value.tag.removeprefix(summaries.PREFIX))
-                start, rows = (-1, -1) if kind is None else summaries.locate_matrix(data, value, kind.columns)
                 entries.contents.append(offset + start if start >= 0 else -1)
                 entries.heights.append(rows)
         except summaries.NewerVersionError as error:

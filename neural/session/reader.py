@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ from neural.session.statistics import FloatArray
 Steps = NDArray[np.int64]
 
 SESSION_FOLDER = summaries.PLUGIN_NAME
-# A place is a file's number and an offset in it, of at most so many bits (256 TiB).
-_OFFSET_BITS = 48
+# A place is a file's serial number and an offset in it, of at most so many bits (16 TiB).
+_OFFSET_BITS = 44
 # Statistics are computed over so many frames at once: enough to vectorise, little enough for the cache.
 BLOCK_FRAMES = 128
 
@@ -39,9 +40,15 @@ class _Index:
     lengths: NDArray[np.int64]
     contents: NDArray[np.int64]
     heights: NDArray[np.int64]
+    wall_times: FloatArray
+
+    @property
+    def newest(self) -> int:
+        """The number of the value that was written last; the steps of a training may start anew."""
+        return len(self.steps) - 1 - int(np.argmax(self.wall_times[::-1]))
 
 
-_EMPTY = _Index(*(np.empty(0, np.int64) for _ in range(6)))
+_EMPTY = _Index(*(np.empty(0, np.int64) for _ in range(6)), np.empty(0))
 
 
 class SessionReader:
@@ -57,6 +64,7 @@ class SessionReader:
         self._lock = threading.RLock()
         self._files: dict[str, EventFile] = {}
         self._order: list[EventFile] = []
+        self._unreadable: dict[str, str] = {}
         self._indices: dict[str, _Index] = {}
         self._all_steps: Steps | None = None
         self._token = f"{time.time_ns():x}"
@@ -71,7 +79,8 @@ class SessionReader:
     def problems(self) -> tuple[str, ...]:
         """Sentences about what could not be read."""
         with self._lock:
-            return tuple(problem for file in self._order for problem in file.problems())
+            unreadable = (f"{name} cannot be read: {why}." for name, why in self._unreadable.items())
+            return (*unreadable, *(problem for file in self._order for problem in file.problems()))
 
     @property
     def last_written(self) -> float | None:
@@ -94,22 +103,27 @@ class SessionReader:
     def _find_files(self) -> bool:
         """Bring `_files` up to date with the directory: new files, vanished ones, replaced or shortened ones."""
         names = {entry.name for entry in os.scandir(self.directory)} if self.directory.is_dir() else set()
-        before = list(self._order)
+        before = (self._order, self._unreadable)
         kept: dict[str, EventFile] = {}
+        unreadable: dict[str, str] = {}
         for name in sorted(name for name in names if "tfevents" in name):
             path = self.directory / name
             known = self._files.get(name)
             try:
                 status = path.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    continue  # opening a pipe would wait for whoever writes to it
                 is_same = (
                     known is not None and status.st_ino == known.identity and status.st_size >= known.scanner.position
                 )
                 kept[name] = known if known is not None and is_same else EventFile(path)
-            except OSError:
+            except FileNotFoundError:
                 continue  # it vanished between the listing and here
-        self._files = kept
+            except OSError as error:
+                unreadable[name] = error.strerror or str(error)
+        self._files, self._unreadable = kept, unreadable
         self._order = list(kept.values())
-        return self._order != before
+        return (self._order, self._unreadable) != before
 
     def _index(self, tag: str) -> _Index:
         with self._lock:
@@ -132,7 +146,7 @@ class SessionReader:
         is_last = np.append(np.diff(steps[order]) > 0, True)
         chosen = order[is_last]
         rest = ("offsets", "lengths", "contents", "heights")
-        return _Index(steps[chosen], files[chosen], *(joined(name)[chosen] for name in rest))
+        return _Index(steps[chosen], files[chosen], *(joined(name)[chosen] for name in rest), wall_times[chosen])
 
     def _value(self, tag: str, step: int) -> summaries.Value:
         with self._lock:
@@ -148,8 +162,8 @@ class SessionReader:
         return next(value for value in summaries.parse(data) if value.tag == tag)
 
     def _newest_text(self, tag: str) -> str | None:
-        steps = self._index(tag).steps
-        return summaries.text_of(self._value(tag, int(steps[-1]))) if len(steps) else None
+        index = self._index(tag)
+        return summaries.text_of(self._value_at(index, index.newest, tag)) if len(index.steps) else None
 
     def info(self) -> SessionInfo | None:
         """Return what the session last said of itself; None while it has not."""
@@ -163,10 +177,11 @@ class SessionReader:
             text = self._newest_text(summaries.LAYERS_TAG)
             return None if text is None else LayerTable.from_json(text)
 
-    def table_step(self) -> int | None:
-        """Return the step of the newest layer table; None while there is none."""
-        steps = self._index(summaries.LAYERS_TAG).steps
-        return int(steps[-1]) if len(steps) else None
+    def table_revision(self) -> str | None:
+        """Return a text that changes whenever `layers` does; None while there is no table."""
+        with self._lock:
+            index = self._index(summaries.LAYERS_TAG)
+            return f"{self._token}-{self._places(index)[index.newest]}" if len(index.steps) else None
 
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of matrices that the session holds, in the order of `frame.KINDS`."""
@@ -189,11 +204,16 @@ class SessionReader:
     def places(self, kind: str, *, histograms: bool = False) -> NDArray[np.int64]:
         """Return a number for each of `steps(kind)`, or of `histogram_steps(kind)`: where its value is recorded.
 
-        A step that is recorded again has another place from then on; who keeps what was read can tell by it.
+        A step that is recorded again, be it in a file of its own after the first was removed, has another place from
+        then on; who keeps what was read can tell by it.
         """
         prefix = summaries.HISTOGRAMS_PREFIX if histograms else summaries.PREFIX
-        index = self._index(prefix + kind)
-        return (index.files << _OFFSET_BITS) + index.offsets
+        with self._lock:
+            return self._places(self._index(prefix + kind))
+
+    def _places(self, index: _Index) -> NDArray[np.int64]:
+        serials = np.array([file.serial for file in self._order], np.int64)
+        return (serials[index.files] << _OFFSET_BITS) + index.offsets
 
     def matrix(self, kind: str, step: int) -> FloatArray:
         """Return the matrix of `kind` at `step`, (rows, columns of the kind).

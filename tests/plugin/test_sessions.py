@@ -6,9 +6,12 @@ import shutil
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from neural.session import records, summaries
+from neural.session.frame import Frame
+from neural.session.histogram import Histograms, reference_counts
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
 from neural.session.writer import SessionWriter
@@ -45,7 +48,7 @@ def test_sessions_and_session(server, recorded):
         "notices": [],
     }
     document = server.ask("session", run="net/first").document
-    revision = document.pop("revision")
+    revision, _ = document.pop("revision"), document.pop("table_revision")
     assert document == {
         "name": "net/first",
         "status": "live",
@@ -72,7 +75,6 @@ def test_sessions_and_session(server, recorded):
                 "histograms": 19,
             },
         },
-        "table_step": 120,
     }
     same = server.ask("session", run="net/first", revision=revision).document
     assert same == {"revision": revision, "unchanged": True}
@@ -94,7 +96,7 @@ def test_a_session_that_has_written_nothing_but_its_beginning(start, tmp_path):
     server = start()
     document = server.ask("session", run="run").document
     assert (document["status"], document["first_step"], document["last_step"]) == ("live", None, None)
-    assert (document["kinds"], document["table_step"]) == ({}, None)
+    assert (document["kinds"], document["table_revision"]) == ({}, None)
     assert server.ask("steps", run="run").arrays["steps"].tolist() == []
     assert server.ask("frame", run="run").error == "The run 'run' has no frame yet."
     assert server.ask("layers", run="run").error == "The run 'run' has no layer table yet."
@@ -119,7 +121,11 @@ def test_new_frames_and_new_runs_are_seen(start, tmp_path, write_session):
     writer.write_layers(LayerTable(()), 3)
     writer.flush()
     after = server.ask("session", run="b", revision=before["revision"]).document
-    assert (before["table_step"], after["table_step"]) == (None, 3)
+    writer.write_layers(LayerTable(()), 3)
+    writer.flush()
+    again = server.ask("session", run="b", revision=after["revision"]).document
+    assert before["table_revision"] is None
+    assert None is not after["table_revision"] != again["table_revision"] is not None
     assert server.get("/data/plugins_listing").json["neuraldbg"]["enabled"] is True
     write_session(tmp_path / "a" / "neuraldbg")
     assert [listed["name"] for listed in server.ask("sessions").document["sessions"]] == ["a", "b"]
@@ -372,3 +378,26 @@ def test_a_slow_log_directory_does_not_hold_up_the_list_of_plugins(start, tmp_pa
     found.set()
     assert server.ask("sessions").document["sessions"]
     assert plugin.is_active()
+
+
+def test_a_run_that_is_recorded_again_under_its_name(start, tmp_path):
+    question = {"run": "run", "kind": "weights", "width": 9}
+    answers = []
+    server = start()
+    for value in (1.0, 2.0):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        writer = begin(tmp_path / "run" / "neuraldbg")
+        writer.write(Frame(0, 5.0, {"weights": np.full((1, 10), value)}, {"weights": counted(value)}))
+        writer.close()
+        answers.append(
+            (
+                server.ask("matrix", statistic="mean", **question).arrays["maximum"].tolist(),
+                server.ask("series", row=0, statistics="mean", **question).arrays["maximum"].tolist(),
+                server.ask("histograms", row=0, **question).arrays["bins"].tolist(),
+            )
+        )
+    assert answers == [([[1.0]], [[1.0]], [384]), ([[2.0]], [[2.0]], [385])]
+
+
+def counted(value):
+    return Histograms.from_rows({0: reference_counts([value])})

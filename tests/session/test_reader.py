@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from neural.session import event_file, records, statistics, summaries
 from neural.session.frame import KINDS, Frame
+from neural.session.layers import LayerTable
 from neural.session.reader import SessionReader, find_sessions
 from neural.session.writer import SessionWriter
 
@@ -31,7 +32,6 @@ def test_everything_written_comes_back(record, make_frame, assert_same_frame, ta
     for step in range(0, 50, 10):
         assert_same_frame(reader.frame(step), make_frame(step))
     assert reader.layers() == table
-    assert reader.table_step() == 0
     assert reader.info() == info
     assert reader.problems == ()
 
@@ -41,7 +41,7 @@ def test_an_empty_session_has_nothing_and_says_so_when_asked(tmp_path: Path) -> 
     assert not reader.refresh()
     assert reader.info() is None
     assert reader.layers() is None
-    assert reader.table_step() is None
+    assert reader.table_revision() is None
     assert reader.last_written is None
     assert reader.kinds() == ()
     assert reader.steps().tolist() == []
@@ -297,3 +297,75 @@ def test_sessions_are_found_below_the_log_directory(record, tmp_path: Path) -> N
         "mnist/first": tmp_path / "mnist" / "first" / "neuraldbg",
     }
     assert find_sessions(tmp_path / "nowhere") == {}
+
+
+def test_what_was_said_last_counts_though_steps_started_anew(tmp_path: Path, table, info) -> None:
+    session = SessionWriter(tmp_path)
+    session.write_layers(LayerTable(()), 900)
+    session.write_info(dataclasses.replace(info, status="finished"), 900)
+    session.flush()
+    reader = open_reader(session.path)
+    before = reader.table_revision()
+    session.write_layers(table, 0)
+    session.write_info(info, 0)
+    session.close()
+    reader.refresh()
+    assert reader.info() == info
+    assert reader.layers() == table
+    assert reader.table_revision() not in {before, None}
+
+
+def test_a_layer_table_of_the_same_step_is_another_one(record, table) -> None:
+    reader = open_reader(record(range(1)))
+    before = reader.table_revision()
+    assert not reader.refresh()
+    assert reader.table_revision() == before
+    session = SessionWriter(reader.directory)
+    session.write_layers(LayerTable(table.layers), 0)
+    session.close()
+    reader.refresh()
+    assert reader.table_revision() != before
+    assert reader.layers() == LayerTable(table.layers)
+
+
+def test_a_place_is_never_used_again(record) -> None:
+    path = record(range(3))
+    reader = open_reader(path)
+    before = reader.places("weights").tolist()
+    assert len(set(before)) == 3
+    path.unlink()
+    record(range(3))
+    reader.refresh()
+    assert reader.steps("weights").tolist() == [0, 1, 2]
+    assert not set(before) & set(reader.places("weights").tolist())
+
+
+def test_what_is_no_file_is_left_alone(record) -> None:
+    path = record(range(1))
+    os.mkfifo(path.parent / "events.out.tfevents.pipe")
+    (path.parent / "events.out.tfevents.folder").mkdir()
+    (path.parent / "events.out.tfevents.link").symlink_to("nowhere")
+    reader = open_reader(path)
+    assert reader.steps().tolist() == [0]
+    assert reader.problems == ()
+
+
+def test_a_file_that_may_not_be_read_is_a_problem_and_no_more(record, monkeypatch) -> None:
+    path = record(range(1))
+    closed = path.parent / "events.out.tfevents.closed"
+    closed.touch()
+    opened = os.open
+
+    def refuse(file: Path, flags: int) -> int:
+        if file == closed:
+            raise PermissionError(13, "Permission denied")
+        return opened(file, flags)
+
+    monkeypatch.setattr(os, "open", refuse)
+    reader = open_reader(path)
+    assert reader.steps().tolist() == [0]
+    assert reader.problems == ("events.out.tfevents.closed cannot be read: Permission denied.",)
+    assert not reader.refresh()
+    monkeypatch.undo()
+    assert reader.refresh()
+    assert reader.problems == ()

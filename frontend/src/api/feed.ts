@@ -44,8 +44,8 @@ export function startFeed(store: Store, visible: ReadonlySignal<boolean>): Feed 
     const known = store.session.value;
     const session = await fetchSession(run, known?.revision ?? null, signal);
     if (session === null) return;
-    const newTable = session.table_step !== known?.table_step || store.layers.value === null;
-    if (newTable && session.table_step !== null) store.layers.value = await fetchLayers(run, signal);
+    const newTable = session.table_revision !== known?.table_revision || store.layers.value === null;
+    if (newTable && session.table_revision !== null) store.layers.value = await fetchLayers(run, signal);
     await pollSteps(run, session, signal);
     store.session.value = session;
   }

@@ -38,7 +38,8 @@ export interface Session {
   readonly first_step: number | null;
   readonly last_step: number | null;
   readonly kinds: Readonly<Record<string, KindInfo>>;
-  readonly table_step: number | null;
+  /** Another one for every layer table; null while there is none. */
+  readonly table_revision: string | null;
 }
 
 export type Shape = ReadonlyArray<number | null>;

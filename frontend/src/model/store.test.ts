@@ -32,7 +32,7 @@ function session(last: number): Session {
     first_step: 0,
     last_step: last,
     kinds: {},
-    table_step: 0,
+    table_revision: "1",
   };
 }
 
