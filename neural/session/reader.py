@@ -35,12 +35,12 @@ class _Index:
     """One tag over all files, by step: the newest value of each."""
 
     steps: Steps
+    wall_times: FloatArray
     files: NDArray[np.int64]
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     contents: NDArray[np.int64]
     heights: NDArray[np.int64]
-    wall_times: FloatArray
 
     @property
     def newest(self) -> int:
@@ -48,7 +48,7 @@ class _Index:
         return len(self.steps) - 1 - int(np.argmax(self.wall_times[::-1]))
 
 
-_EMPTY = _Index(*(np.empty(0, np.int64) for _ in range(6)), np.empty(0))
+_EMPTY = _Index(np.empty(0, np.int64), np.empty(0), *(np.empty(0, np.int64) for _ in range(5)))
 
 
 class SessionReader:
@@ -146,7 +146,7 @@ class SessionReader:
         is_last = np.append(np.diff(steps[order]) > 0, True)
         chosen = order[is_last]
         rest = ("offsets", "lengths", "contents", "heights")
-        return _Index(steps[chosen], files[chosen], *(joined(name)[chosen] for name in rest), wall_times[chosen])
+        return _Index(steps[chosen], wall_times[chosen], files[chosen], *(joined(name)[chosen] for name in rest))
 
     def _value(self, tag: str, step: int) -> summaries.Value:
         with self._lock:
