@@ -52,7 +52,7 @@ def host_row(flat: Tensor) -> FloatArray:
     if size == 0:
         return _row(low=math.nan, high=math.nan, mean=math.nan, std=math.nan)
     low, high, zeros, total, squares = math.inf, -math.inf, 0, 0.0, 0.0
-    for block in flat.split(BLOCK):
+    for block in flat.split(BLOCK) if size > BLOCK else (flat,):
         least, most = block.amin().item(), block.amax().item()
         if not (math.isfinite(least) and math.isfinite(most)):
             return _row_with_nonfinite(flat)

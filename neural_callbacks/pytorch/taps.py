@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,16 +162,12 @@ class Sample:
             measured += self._measured.get(reducer, [])
             for name, figure in zip(self._scalars.get(reducer, []), figures, strict=True):
                 scalars.setdefault(name, []).append(float(figure))
-        all_rows, all_counts = np.concatenate(rows), np.concatenate(counts)
-        heights = {"layers": len(layout.table.layers), "parameters": len(layout.table.parameters)}
-        numbered = [(kind, _number(owner, layout)) for kind, owner in measured]
-        matrices: dict[str, FloatArray] = {}
-        histograms: dict[str, Histograms] = {}
-        for kind in dict(numbered):
-            where = [place for place, (of, number) in enumerate(numbered) if of == kind and number is not None]
-            numbers = np.array([numbered[place][1] for place in where], np.int64)
-            height = heights[KINDS[kind].rows]
-            matrices[kind], histograms[kind] = gather(numbers, all_rows[where], all_counts[where], height)
+        matrices, histograms = gather(
+            [(kind, _number(owner, layout)) for kind, owner in measured],
+            np.concatenate(rows),
+            np.concatenate(counts),
+            {"layers": len(layout.table.layers), "parameters": len(layout.table.parameters)},
+        )
         figures_by_name = {name: float(np.mean(values)) for name, values in scalars.items()}
         if "gradients" in matrices:
             figures_by_name["gradient_norm"] = norm(matrices["gradients"])
@@ -184,26 +180,36 @@ def _number(owner: nn.Module | Tensor, layout: Layout) -> int | None:
     return layout.parameter_numbers.get(owner) if isinstance(owner, Tensor) else layout.layer_numbers.get(owner)
 
 
-def gather(numbers: IntArray, rows: FloatArray, counts: IntArray, height: int) -> tuple[FloatArray, Histograms]:
-    """Put what was measured in its place.
+def gather(
+    measured: Sequence[tuple[str, int | None]], rows: FloatArray, counts: IntArray, heights: Mapping[str, int]
+) -> tuple[dict[str, FloatArray], dict[str, Histograms]]:
+    """Put what was measured in its place: matrices (height, 10) and histograms, by kind.
 
-    `rows` (k, 10) and `counts` by code (k, 514) are of the layers or parameters `numbers` (k); those of the same
-    number are merged. Returns the matrix (height, 10) and the histograms.
+    `rows` (k, 10) and `counts` by code (k, 514) are of the kinds and numbers `measured` (k); those of the same kind and
+    number are merged, those without a number left out. `heights` tells how many layers and parameters there are.
     """
-    order = np.argsort(numbers, kind="stable")
-    numbers, rows, counts = numbers[order], rows[order], counts[order]
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    if len(starts) < len(numbers):
-        numbers, rows, counts = (
-            numbers[starts],
-            statistics.merge(rows, starts.tolist()),
-            np.add.reduceat(counts, starts),
-        )
-    matrix = statistics.unmeasured(height)
-    matrix[numbers] = rows
+    kinds = [*dict.fromkeys(kind for kind, number in measured if number is not None)]
+    tallest = max(heights.values(), default=0)
+    # One key for both, so that all kinds are sorted, merged and taken apart in one go.
+    keys = np.array([-1 if n is None else kinds.index(kind) * tallest + n for kind, n in measured], np.int64)
+    order = np.argsort(keys, kind="stable")[np.count_nonzero(keys < 0) :]
+    keys, rows, counts = keys[order], rows[order], counts[order]
+    is_first = np.ones(len(keys), bool)
+    is_first[1:] = keys[1:] != keys[:-1]
+    if not is_first.all():
+        starts = np.flatnonzero(is_first)
+        keys, rows, counts = keys[starts], statistics.merge(rows, starts.tolist()), np.add.reduceat(counts, starts)
     by_bin = counts[:, _CODE_OF_BIN]
     row, column = np.nonzero(by_bin)
-    return matrix, Histograms(np.stack([numbers[row], column, by_bin[row, column]], axis=1))
+    entries = np.stack([keys[row] % max(tallest, 1), column, by_bin[row, column]], axis=1)
+    matrices: dict[str, FloatArray] = {}
+    histograms: dict[str, Histograms] = {}
+    for index, kind in enumerate(kinds):
+        first, last = np.searchsorted(keys, [index * tallest, (index + 1) * tallest])
+        matrices[kind] = statistics.unmeasured(heights[KINDS[kind].rows])
+        matrices[kind][keys[first:last] - index * tallest] = rows[first:last]
+        histograms[kind] = Histograms(entries[slice(*np.searchsorted(row, [first, last]))])
+    return matrices, histograms
 
 
 def norm(gradients: FloatArray) -> float:
