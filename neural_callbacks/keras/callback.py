@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from neural.session.layers import LayerTable
+from neural_callbacks.keras.frames import FrameThread
 from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Every
 
 if TYPE_CHECKING:
     from neural_callbacks.keras.gears import Gears
-
-FRAMES = "frames"  # the part that makes a frame of what was measured
 
 
 class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -59,7 +57,7 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._notices = tuple(notices)
         self._step = 0
         self._steps_ahead = range(0)
-        self._table: LayerTable | None = None
+        self._frames: FrameThread | None = None
         self._recorder: Recorder | None = None
         self._gears: Gears | None = None
         self._abandon: Callable[[], Any] = lambda: None
@@ -82,10 +80,10 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
             notices=self._notices,
         )
         # Keras does not say that a fit ended by an error; a callback that nobody holds any more cannot be in one.
-        finalizer = weakref.finalize(self, _close_unfinished, recorder)
+        self._frames = FrameThread(recorder)
+        finalizer = weakref.finalize(self, _close_unfinished, recorder, self._frames)
         finalizer.atexit = False  # at the interpreter's exit the recorder closes itself, and knows the error
         self._abandon = finalizer
-        self._table = None
         with recorder.contained("the gears"):
             self._gears = self._prepared_gears(recorder)
 
@@ -97,7 +95,12 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
         # Loads TensorFlow, which a fit on another backend must not.
         from neural_callbacks.keras.gears import Gears  # noqa: PLC0415
 
-        return Gears(self.model, recorder)
+        if self._gears is None or self._gears.model is not self.model:
+            return Gears(self.model, recorder)
+        self._gears.disengage()
+        self._gears.recorder = recorder
+        self._gears.samples.clear()
+        return self._gears
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Choose the gear of the steps that come."""
@@ -114,35 +117,27 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
         return planned if total is None else max(1, min(planned, total - batch))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Record what the step left."""
+        """Hand on what the step left."""
         del batch, logs
-        recorder, gears = self._recorder, self._gears
-        if recorder is None or gears is None:
+        if self._gears is None or self._frames is None:
             return
         self._step = self._steps_ahead.stop
-        if not gears.samples:
-            return
-        samples, gears.samples = gears.samples, []
-        if FRAMES in recorder.switched_off:
-            return
-        with recorder.contained(FRAMES):
-            table = gears.table()
-            if table != self._table:
-                self._table = table
-                recorder.write_layers(table, samples[0].step)
-            for sample in samples:
-                recorder.record(sample.frame(table))
+        if self._gears.samples:
+            samples, self._gears.samples = self._gears.samples, []
+            self._frames.take(samples, self._gears.table())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the session: it ran to its end."""
         del logs
         if self._gears is not None:
             self._gears.disengage()
-        if self._recorder is not None:
+        if self._recorder is not None and self._frames is not None:
+            self._frames.close()
             self._recorder.close()
 
 
-def _close_unfinished(recorder: Recorder) -> None:
+def _close_unfinished(recorder: Recorder, frames: FrameThread) -> None:
+    frames.close()
     recorder.close(RuntimeError("model.fit did not come to its end"))
 
 

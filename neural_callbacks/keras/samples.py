@@ -1,4 +1,4 @@
-"""What a sampled step left on the device, and the frame that is made of it on the host."""
+"""What a sampled step left, and the frame that is made of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms, IntArray
 from neural.session.layers import LayerTable
 from neural.session.statistics import L2, FloatArray, merge, unmeasured
+from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.statistics import split
 
 Keys = tuple[tuple[tuple[str, int], ...], ...]
@@ -19,28 +20,28 @@ Keys = tuple[tuple[tuple[str, int], ...], ...]
 
 @dataclass(frozen=True)
 class Sample:
-    """What one sampled step left on the device.
+    """What one sampled step left.
 
-    `measurements` is a (n + 1, 524) float64 tensor, and `keys[i]` lists the kinds and rows that measurement i stands
-    for. The last one is the step's loss throughout where `has_loss` is true. `wall_time` is in seconds since the epoch.
+    `taken` are n tensors of the step; or their measurements, (n, 524), where the step itself took these. `keys[i]`
+    lists the kinds and rows that number i stands for. `loss` is the step's own, a scalar tensor, or None. `wall_time`
+    is in seconds since the epoch.
     """
 
     step: int
     wall_time: float
-    measurements: Any
+    taken: Any
     keys: Keys
-    has_loss: bool
+    loss: Any
 
     def frame(self, table: LayerTable) -> Frame:
-        """Copy the sample to the host, which waits for the step to end, and number its rows as in `table`."""
-        values = self.measurements.numpy()
-        rows, counts = split(values[:-1])
+        """Return the frame, its rows numbered as in `table`; waits for the step to end."""
+        rows, counts = measure_arrays(self.taken) if isinstance(self.taken, list) else split(self.taken.numpy())
         found: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, keys in enumerate(self.keys):
             for kind, row in keys:
                 found[kind][row].append(number)
         matrices = {kind: _matrix(rows, of_row, _height(kind, table)) for kind, of_row in found.items()}
-        scalars = {"loss": float(values[-1, 0])} if self.has_loss else {}
+        scalars = {} if self.loss is None else {"loss": float(self.loss)}
         if "gradients" in matrices:
             scalars["gradient_norm"] = _norm(matrices["gradients"])
         return Frame(

@@ -9,6 +9,7 @@ from keras import layers
 from neural.session.histogram import reference_counts
 from neural.session.statistics import COUNT, reference_row
 from neural_callbacks import NeuralDbgCallback
+from neural_callbacks.keras import gears
 
 NUMBERS = np.random.default_rng(5)
 X = NUMBERS.normal(size=(12, 6, 6, 2)).astype("float32")
@@ -56,8 +57,10 @@ def assert_measured(reader, kind, step, arrays):
         assert moved <= 0.02 * array.size + 4, (kind, number)
 
 
+@pytest.mark.parametrize("accelerator", [False, True], ids=["numpy", "TensorFlow"])
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "XLA"])
-def test_a_step_is_measured_as_by_hand(xla, tmp_path, read):
+def test_a_step_is_measured_as_by_hand(xla, accelerator, tmp_path, read, monkeypatch):
+    monkeypatch.setattr(gears, "has_accelerator", lambda: accelerator)
     model = network(keras.optimizers.SGD(0.5), jit_compile=xla)
     outputs, output_gradients, weights, gradients, loss = by_hand(model, X, LABELS)
     callback = NeuralDbgCallback(tmp_path)
