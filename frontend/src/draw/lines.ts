@@ -2,6 +2,7 @@
 
 import uPlot from "uplot";
 import { formatCount } from "../model/format";
+import type { StatisticStyle } from "../model/picture";
 import { axisRange, type Lines } from "../model/series";
 import type { Theme } from "../theme/theme";
 import { FONT } from "./surface";
@@ -9,7 +10,7 @@ import { FONT } from "./surface";
 export interface ChartSettings {
   readonly width: number;
   readonly height: number;
-  readonly log: boolean;
+  readonly scale: StatisticStyle["scale"];
   /** Charts of one name show the pointer at the same step. */
   readonly group: string;
   readonly theme: Theme;
@@ -44,6 +45,7 @@ export function chartData(lines: Lines): uPlot.AlignedData {
 
 function options(lines: Lines, settings: ChartSettings, marks: ChartMarks): uPlot.Options {
   const { theme } = settings;
+  const log = settings.scale === "log";
   const grid = { stroke: theme.line, width: 1 };
   const axis = { font: FONT, stroke: theme.dim, grid, ticks: { ...grid, size: 4 } };
   return {
@@ -59,13 +61,19 @@ function options(lines: Lines, settings: ChartSettings, marks: ChartMarks): uPlo
     },
     scales: {
       x: { time: false },
-      y: { distr: settings.log ? 3 : 1, range: (_, low, high) => axisRange(low, high, settings.log) },
+      y: { distr: log ? 3 : 1, range: (_, low, high) => axisRange(low, high, settings.scale) },
     },
     axes: [
-      { ...axis, grid: { show: false }, size: 26, values: (_, ticks) => ticks.map((tick) => wholeStep(tick)) },
       {
         ...axis,
-        ...(settings.log
+        grid: { show: false },
+        size: 26,
+        space: (_, __, ___, last) => stepSpace(last),
+        values: (_, ticks) => ticks.map((tick) => wholeStep(tick)),
+      },
+      {
+        ...axis,
+        ...(log
           ? {
               filter: onlyDecades,
               grid: { ...grid, filter: onlyDecades },
@@ -96,6 +104,12 @@ function options(lines: Lines, settings: ChartSettings, marks: ChartMarks): uPlo
 
 function lineColour(theme: Theme, series: number): string {
   return theme.lines[Math.floor((series - 1) / 2) % theme.lines.length] as string;
+}
+
+/** Returns how far apart ticks must stand for names as long as that of the last step. */
+function stepSpace(last: number): number {
+  const CHARACTER = 7;
+  return Math.max(50, formatCount(last).length * CHARACTER + 14);
 }
 
 function wholeStep(tick: number): string {

@@ -83,6 +83,22 @@ describe("what was measured", () => {
     expect(rms(FRAME, "activations", 1)).toBeNull();
   });
 
+  it("is NaN where all values are lost, and null where there are no values", () => {
+    const lost = [12, 12, 0, 0, 0, Number.NaN, Number.NaN, Number.NaN, Number.NaN, 0];
+    const empty = [0, 0, 0, 0, 0, Number.NaN, Number.NaN, Number.NaN, Number.NaN, 0];
+    const fine = [12, 0, 0, 0, 0, -1, 1, 0, 1, 8];
+    const matrices = Object.fromEntries(
+      ["activations", "gradients_by_layer", "updates_by_layer"].map((name) => [
+        name,
+        Float64Array.from([...lost, ...empty]),
+      ]),
+    );
+    const frame = { ...FRAME, matrices: { ...matrices, weights_by_layer: Float64Array.from([...fine, ...fine]) } };
+    const [ofLost, ofEmpty] = layerRows(TABLE, frame, () => "");
+    expect(ofLost).toMatchObject({ mean: Number.NaN, gradientRms: Number.NaN, updateRatio: Number.NaN });
+    expect(ofEmpty).toMatchObject({ mean: null, std: null, gradientRms: null, shares: null });
+  });
+
   it("counts NaN and Inf, and layers that hold them", () => {
     expect(nonfiniteCount(FRAME, "activations", 2)).toBe(10);
     expect(nonfiniteCount(FRAME, "activations", 1)).toBe(0);

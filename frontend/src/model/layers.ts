@@ -58,19 +58,21 @@ export function lacksParameters(table: LayerTable | null, layer: number): boolea
   return table !== null && !table.parameters.some((parameter) => parameter.layer === layer);
 }
 
-/** Returns one statistic of one row of a frame's matrix, or null where it was not measured. */
+/** Returns one statistic of one row of a frame's matrix, or null where it was not measured or the tensor was empty. */
 export function measured(frame: Frame, matrix: string, row: number, statistic: string): number | null {
   const value = frame.matrices[matrix]?.[row * frame.columns.length + frame.columns.indexOf(statistic)];
   const count = frame.matrices[matrix]?.[row * frame.columns.length + frame.columns.indexOf("count")];
-  return value === undefined || count === undefined || Number.isNaN(count) ? null : value;
+  if (value === undefined || count === undefined || Number.isNaN(count)) return null;
+  return count === 0 && Number.isNaN(value) ? null : value;
 }
 
-/** Returns sqrt(mean(x^2)) over the finite values of a row, or null where there are none. */
+/** Returns sqrt(mean(x^2)) over the finite values of a row; NaN where none is, null where there are no values. */
 export function rms(frame: Frame, matrix: string, row: number): number | null {
   const l2 = measured(frame, matrix, row, "l2");
   const count = measured(frame, matrix, row, "count");
   const bad = nonfiniteCount(frame, matrix, row);
-  return l2 === null || count === null || count - bad <= 0 ? null : l2 / Math.sqrt(count - bad);
+  if (l2 === null || !count) return null;
+  return count > bad ? l2 / Math.sqrt(count - bad) : Number.NaN;
 }
 
 /** Returns how many NaN and Inf a row held; 0 where it was not measured. */
@@ -78,8 +80,13 @@ export function nonfiniteCount(frame: Frame, matrix: string, row: number): numbe
   return ["nan", "posinf", "neginf"].reduce((sum, name) => sum + (measured(frame, matrix, row, name) ?? 0), 0);
 }
 
-/** Returns |update| / |weight| by l2 norms, or null where one was not measured or the weights are zero. */
+/**
+ * Returns |update| / |weight| by l2 norms; NaN where one of them has no finite value, null where one was not measured
+ * or the weights are zero.
+ */
 function updateRatio(frame: Frame, row: number): number | null {
+  const isLost = (matrix: string) => Number.isNaN(rms(frame, matrix, row));
+  if (isLost("updates_by_layer") || isLost("weights_by_layer")) return Number.NaN;
   const update = measured(frame, "updates_by_layer", row, "l2");
   const weight = measured(frame, "weights_by_layer", row, "l2");
   return update === null || !weight ? null : update / weight;

@@ -73,6 +73,13 @@ export function pictureOf(matrix: Matrix, statistic: string): Picture {
 
 const SHARES: Scale = { log: false, low: 0, high: 1 };
 
+/** Returns the words for the least and the greatest value of a statistic over some frames. */
+export function boundsText(statistic: string, low: number, high: number): string {
+  if (Number.isNaN(high)) return "nothing finite";
+  const text = (value: number) => formatStatistic(statistic, value);
+  return low === high ? text(high) : `${text(low)} to ${text(high)}`;
+}
+
 /** Returns the words for a cell: its value, both ends where it holds several frames, or why there is none. */
 export function cellText(picture: Picture, row: number, column: number): string {
   const cell = row * picture.matrix.firstStep.length + column;
@@ -80,8 +87,7 @@ export function cellText(picture: Picture, row: number, column: number): string 
   if (state === undefined || state === NOT_MEASURED) return "not measured";
   const low = picture.matrix.minimum[cell] as number;
   const high = picture.matrix.maximum[cell] as number;
-  const text = (value: number) => formatStatistic(picture.statistic, value);
-  const finite = Number.isNaN(high) ? "nothing finite" : low === high ? text(high) : `${text(low)} to ${text(high)}`;
+  const finite = boundsText(picture.statistic, low, high);
   return state === NONFINITE ? `holds NaN or Inf; over the rest: ${finite}` : finite;
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Series } from "../api/types";
-import { axisRange, hasValues, linesOf, selectLines } from "./series";
+import { axisRange, columnValueText, hasValues, linesOf, selectLines } from "./series";
 
 const SERIES: Series = {
   statistics: ["rms", "mean"],
@@ -30,17 +30,30 @@ describe("linesOf", () => {
 
 describe("axisRange", () => {
   it("is of whole decades on a log axis", () => {
-    expect(axisRange(3e-5, 0.02, true)[0]).toBeCloseTo(1e-5);
-    expect(axisRange(3e-5, 0.02, true)[1]).toBeCloseTo(0.1);
-    expect(axisRange(1, 1, true)).toEqual([1, 10]);
-    expect(axisRange(null, null, true)).toEqual([0.1, 1]);
+    expect(axisRange(3e-5, 0.02, "log")[0]).toBeCloseTo(1e-5);
+    expect(axisRange(3e-5, 0.02, "log")[1]).toBeCloseTo(0.1);
+    expect(axisRange(1, 1, "log")).toEqual([1, 10]);
+    expect(axisRange(null, null, "log")).toEqual([0.1, 1]);
   });
 
   it("goes a little beyond the values, but not below zero where none is", () => {
-    expect(axisRange(0, 1, false)).toEqual([0, 1.06]);
-    expect(axisRange(-1, 1, false)).toEqual([-1.12, 1.12]);
-    expect(axisRange(10, 20, false)).toEqual([9.4, 20.6]);
-    expect(axisRange(0, 0, false)).toEqual([-1, 1]);
-    expect(axisRange(-4, -4, false)).toEqual([-6, -2]);
+    expect(axisRange(0, 1, "linear")).toEqual([0, 1.06]);
+    expect(axisRange(-1, 1, "linear")).toEqual([-1.12, 1.12]);
+    expect(axisRange(10, 20, "linear")).toEqual([9.4, 20.6]);
+    expect(axisRange(0, 0, "linear")).toEqual([-1, 1]);
+    expect(axisRange(-4, -4, "linear")).toEqual([-6, -2]);
   });
+
+  it("holds all shares, and nothing that is none", () => {
+    expect(axisRange(0, 0, "share")).toEqual([0, 1]);
+    expect(axisRange(0.2, 0.21, "share")).toEqual([0, 1]);
+    expect(axisRange(null, null, "share")).toEqual([0, 1]);
+  });
+});
+
+it("a column's words give both ends of what it holds, zeros too, and say where there is nothing", () => {
+  expect([0, 1, 2].map((column) => columnValueText(SERIES, "rms", column))).toEqual(["1.00 to 2.00", "0", "n/a"]);
+  expect(columnValueText(SERIES, "mean", 0)).toBe("\u22122.00 to \u22121.00");
+  const broken = { ...SERIES, maximum: new Float32Array(6).fill(Number.NaN) };
+  expect(columnValueText(broken, "rms", 1)).toBe("nothing finite");
 });

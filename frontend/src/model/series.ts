@@ -1,6 +1,8 @@
 /** Statistics of one row over the steps, as lines to draw and rows to read. */
 
-import { NONFINITE, type Series } from "../api/types";
+import { NONFINITE, NOT_MEASURED, type Series } from "../api/types";
+import { NOT_AVAILABLE } from "./format";
+import { boundsText, type StatisticStyle } from "./picture";
 
 /** One statistic: per column the smallest and largest value, null where there is none to draw. */
 export interface Line {
@@ -45,10 +47,18 @@ export function hasValues(lines: Lines): boolean {
   return lines.lines.some((line) => line.high.some((value) => value !== null));
 }
 
-/** Returns the range of a chart's axis: whole decades on a log axis, else a little beyond what occurs. */
-export function axisRange(low: number | null, high: number | null, log: boolean): [number, number] {
-  if (low === null || high === null) return log ? [0.1, 1] : [0, 1];
-  if (log) {
+/** Returns the words for one statistic of a column: its value, or both ends where the column holds several frames. */
+export function columnValueText(series: Series, statistic: string, column: number): string {
+  if (series.state[column] === NOT_MEASURED) return NOT_AVAILABLE;
+  const cell = series.statistics.indexOf(statistic) * series.firstStep.length + column;
+  return boundsText(statistic, series.minimum[cell] ?? Number.NaN, series.maximum[cell] ?? Number.NaN);
+}
+
+/** Returns the range of a chart's axis: whole decades on a log axis, all shares, else a little beyond what occurs. */
+export function axisRange(low: number | null, high: number | null, scale: StatisticStyle["scale"]): [number, number] {
+  if (scale === "share") return [0, 1];
+  if (low === null || high === null) return scale === "log" ? [0.1, 1] : [0, 1];
+  if (scale === "log") {
     const least = Math.floor(Math.log10(low));
     const most = Math.ceil(Math.log10(high));
     return [10 ** least, 10 ** Math.max(most, least + 1)];

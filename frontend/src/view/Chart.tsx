@@ -2,22 +2,24 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type uPlot from "uplot";
+import type { Series } from "../api/types";
 import { type ChartMarks, chartData, createChart, formatDecade } from "../draw/lines";
-import { formatCount } from "../model/format";
-import { formatAxis, formatStatistic, styleOf } from "../model/picture";
-import { hasValues, type Lines } from "../model/series";
+import { columnText, formatAxis, styleOf } from "../model/picture";
+import { columnValueText, hasValues, type Lines } from "../model/series";
 import { pinStep } from "../model/store";
 import { useSize, useViewer } from "./viewer";
 
 export interface ChartProps {
   readonly title: string;
+  readonly series: Series;
+  /** What of `series` is drawn. */
   readonly lines: Lines;
   readonly log: boolean;
   readonly group: string;
   readonly height: number;
 }
 
-export function Chart({ title, lines, log, group, height }: ChartProps) {
+export function Chart({ title, series, lines, log, group, height }: ChartProps) {
   const { store, theme } = useViewer();
   const { ref, width } = useSize<HTMLDivElement>();
   const chart = useRef<uPlot | null>(null);
@@ -32,7 +34,7 @@ export function Chart({ title, lines, log, group, height }: ChartProps) {
     const settings = {
       width,
       height,
-      log,
+      scale: log ? ("log" as const) : styleOf(names).scale === "share" ? ("share" as const) : ("linear" as const),
       group,
       theme: style,
       format: log ? formatDecade : (value: number) => formatAxis(names, value),
@@ -59,7 +61,7 @@ export function Chart({ title, lines, log, group, height }: ChartProps) {
     <figure class="chart">
       <figcaption>
         <span class="title">{title}</span>
-        <Readout lines={lines} column={hovered} />
+        <Readout series={series} lines={lines} column={hovered} />
       </figcaption>
       <div ref={ref} style={{ height: `${height}px` }} role="img" aria-label={`${title}. Press t for the table.`} />
       {!hasValues(lines) && <p class="overlay dim">nothing to draw {log ? "on a logarithmic axis" : ""}</p>}
@@ -68,18 +70,18 @@ export function Chart({ title, lines, log, group, height }: ChartProps) {
 }
 
 /** The values under the pointer; without one, which line is which. */
-function Readout({ lines, column }: { lines: Lines; column: number | null }) {
+function Readout({ series, lines, column }: { series: Series; lines: Lines; column: number | null }) {
   const { theme } = useViewer();
   const several = lines.lines.length > 1;
   if (column === null && !several) return null;
   return (
     <span class="readout">
-      {column !== null && <span class="number">step {formatCount(lines.steps[column] ?? 0)}</span>}
+      {column !== null && <span class="number">{columnText(series, column)}</span>}
       {lines.lines.map((line, i) => (
         <span key={line.statistic}>
           {several && <i style={{ background: theme.value.lines[i % theme.value.lines.length] }} />}
           {several && styleOf(line.statistic).label}
-          {column !== null && <b class="number"> {formatStatistic(line.statistic, line.high[column] ?? null)}</b>}
+          {column !== null && <b class="number"> {columnValueText(series, line.statistic, column)}</b>}
         </span>
       ))}
     </span>

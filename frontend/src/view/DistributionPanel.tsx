@@ -50,7 +50,7 @@ export function DistributionPanel({ kind, room }: { kind: string; room: number }
       {error !== null && <Notice sentence={error} />}
       <div ref={ref}>
         {value === null || grid === null || value.firstStep.length === 0 ? (
-          <Missing recorded={recorded && value === null} kind={`histograms of ${kind}`} room={room} />
+          error === null && <Missing recorded={recorded && value === null} kind={`histograms of ${kind}`} room={room} />
         ) : store.asTable.value ? (
           <DistributionTable histograms={value} grid={grid} title={title} room={room} />
         ) : (

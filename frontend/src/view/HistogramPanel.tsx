@@ -44,7 +44,14 @@ export function HistogramPanel({ kind, byLayer, height }: HistogramPanelProps) {
         </figcaption>
         {error !== null && <Notice sentence={error} />}
         {distribution === null ? (
-          <Missing recorded={recorded && value === null} kind={`histograms of ${kind}`} room={height} />
+          error === null && (
+            <Missing
+              recorded={recorded && value === null}
+              kind={`histograms of ${kind}`}
+              room={height}
+              lacking={lacking}
+            />
+          )
         ) : (
           <>
             <Underflow distribution={distribution} />

@@ -62,7 +62,7 @@ export function MatrixPanel(props: MatrixPanelProps) {
       {error !== null && <Notice sentence={error} />}
       <div ref={ref}>
         {picture === null ? (
-          <Missing recorded={recorded} kind={kind} room={props.room} />
+          error === null && <Missing recorded={recorded} kind={kind} room={props.room} />
         ) : store.asTable.value ? (
           <MatrixTable picture={picture} room={props.room} title={props.title} />
         ) : (

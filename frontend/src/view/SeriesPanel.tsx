@@ -51,7 +51,7 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
       <div ref={ref}>
         {error !== null && <Notice sentence={error} />}
         {value === null || lines === null ? (
-          <Missing recorded={recorded} kind={kind} room={height} lacking={lacking} />
+          error === null && <Missing recorded={recorded} kind={kind} room={height} lacking={lacking} />
         ) : asTable ? (
           <SeriesTable series={value} label={title} room={height} />
         ) : apart ? (
@@ -60,6 +60,7 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
               <Chart
                 key={statistic}
                 title={styleOf(statistic).label}
+                series={value}
                 lines={selectLines(lines, [statistic])}
                 log={false}
                 group={kind}
@@ -68,7 +69,7 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
             ))}
           </div>
         ) : (
-          <Chart title={title} lines={lines} log group={kind} height={height} />
+          <Chart title={title} series={value} lines={lines} log group={kind} height={height} />
         )}
       </div>
     </section>

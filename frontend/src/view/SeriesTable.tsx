@@ -1,8 +1,8 @@
 /** The table behind a line chart: steps down, statistics across. */
 
 import type { Series } from "../api/types";
-import { formatCount, formatSteps } from "../model/format";
-import { formatStatistic, styleOf } from "../model/picture";
+import { columnText, styleOf } from "../model/picture";
+import { columnValueText } from "../model/series";
 import { ScrollTable } from "./ScrollTable";
 
 export function SeriesTable({ series, label, room }: { series: Series; label: string; room: number }) {
@@ -22,21 +22,21 @@ export function SeriesTable({ series, label, room }: { series: Series; label: st
       <tbody>
         {Array.from(series.firstStep, (step, column) => (
           <tr key={step}>
-            <th scope="row" class="number" title={formatSteps(step, series.lastStep[column] ?? step)}>
-              {formatCount(step)}
+            <th scope="row" class="number">
+              {columnText(series, column).replace(/^steps? /, "")}
             </th>
             {series.statistics.map((statistic, i) => {
-              const value = series.maximum[i * columns + column] as number;
-              const shown = Number.isNaN(value) ? null : value;
+              const bound = statistic === "min" ? series.minimum : series.maximum;
+              const value = bound[i * columns + column] as number;
               return (
                 <td
                   key={statistic}
                   class="number"
                   data-statistic={statistic}
                   data-step={step}
-                  data-value={shown ?? undefined}
+                  data-value={Number.isNaN(value) ? undefined : value}
                 >
-                  {formatStatistic(statistic, shown)}
+                  {columnValueText(series, statistic, column)}
                 </td>
               );
             })}
