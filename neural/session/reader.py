@@ -320,18 +320,23 @@ def _hold(steps: Steps, wanted: Steps | int) -> NDArray[np.bool_]:
 def find_sessions(logdir: Path) -> dict[str, Path]:
     """Return the sessions below `logdir`: run name -> its folder (…/RUN/neuraldbg).
 
-    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself.
+    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself, or its …/neuraldbg.
     """
     found: dict[str, Path] = {}
+    if logdir.name == SESSION_FOLDER and _has_events(logdir):
+        found["."] = logdir
     for folder, subfolders, _ in os.walk(logdir):
         subfolders.sort()
         if SESSION_FOLDER in subfolders:
             session = Path(folder, SESSION_FOLDER)
-            try:
-                has_events = any("tfevents" in entry.name for entry in session.iterdir())
-            except OSError:
-                continue  # it may not be read, or has just vanished: no reason to hide the others
-            if has_events:
+            if _has_events(session):
                 subfolders.remove(SESSION_FOLDER)
                 found[os.path.relpath(folder, logdir).replace(os.sep, "/")] = session
     return found
+
+
+def _has_events(folder: Path) -> bool:
+    try:
+        return any("tfevents" in entry.name for entry in folder.iterdir())
+    except OSError:
+        return False  # it is not there, may not be read, or has just vanished: no reason to hide other sessions

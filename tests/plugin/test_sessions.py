@@ -299,9 +299,10 @@ def test_a_link_that_is_the_log_directory_is_one(serve, tmp_path, write_session)
     assert only(serve("--logdir", str(tmp_path / "link"), "--load_fast", "false"))["name"] == "run"
 
 
-def test_the_log_directory_may_be_the_run(serve, tmp_path, write_session):
+@pytest.mark.parametrize("logdir", ["run", "run/neuraldbg"])
+def test_the_log_directory_may_be_the_run(serve, tmp_path, write_session, logdir):
     write_session(tmp_path / "run" / "neuraldbg")
-    server = serve("--logdir", str(tmp_path / "run"), "--load_fast", "false")
+    server = serve("--logdir", str(tmp_path / logdir), "--load_fast", "false")
     assert only(server)["name"] == "."
     assert server.ask("session", run=".").document["name"] == "."
 

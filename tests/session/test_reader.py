@@ -296,6 +296,10 @@ def test_sessions_are_found_below_the_log_directory(record, tmp_path: Path) -> N
         ".": tmp_path / "neuraldbg",
         "mnist/first": tmp_path / "mnist" / "first" / "neuraldbg",
     }
+    assert find_sessions(tmp_path / "mnist" / "first" / "neuraldbg") == {
+        ".": tmp_path / "mnist" / "first" / "neuraldbg",
+    }
+    assert find_sessions(tmp_path / "empty" / "neuraldbg") == {}
     assert find_sessions(tmp_path / "nowhere") == {}
 
 
