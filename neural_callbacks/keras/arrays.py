@@ -1,6 +1,6 @@
 """The statistics and histogram of arrays in the host's memory, where TensorFlow's CPU device keeps its tensors too.
 
-Measured in processor time on 2^20 float32 values, histogram included: 1.7 ms here, 4.7 ms with TensorFlow's operations;
+Measured in processor time on 2^20 float32 values, histogram included: 2 ms here, 4.7 ms with TensorFlow's operations;
 and a small tensor costs 0.03 ms in place of 0.15. So TensorFlow's are for devices with memory of their own.
 """
 
@@ -24,6 +24,7 @@ _LEAST, _GREATEST = 1e-8, 1e15
 _MEAN_SHARE = 0.9
 # Sums are taken in float32 over so many values, and of these sums in float64.
 _BLOCK = 2**13
+_CACHED = 2**16
 _SIGN_CODE, _INFINITY_CODE = 256, 255
 
 
@@ -31,13 +32,14 @@ def measure_arrays(tensors: Sequence[Any]) -> tuple[FloatArray, IntArray]:
     """Return the rows (n, 10) and counts by bin (n, 514) of n floating-point tensors in the host's memory."""
     rows = np.empty((len(tensors), len(COLUMNS)))
     counts = np.empty((len(tensors), histogram.BINS), np.int64)
-    for number, tensor in enumerate(tensors):
-        values = _flat(tensor)
-        sampled = values[:: stride(values.size)]
-        if values.dtype == np.float64:
-            rows[number], counts[number] = _thorough_row(values), reference_counts(sampled)
-        else:
-            rows[number], counts[number] = _row(values), counts_from_codes(_code_counts(sampled))
+    with np.errstate(all="ignore"):  # what overflows here is found, and done the thorough way
+        for number, tensor in enumerate(tensors):
+            values = _flat(tensor)
+            sampled = values[:: stride(values.size)]
+            if values.dtype == np.float64:
+                rows[number], counts[number] = _thorough_row(values), reference_counts(sampled)
+            else:
+                rows[number], counts[number] = _row(values), counts_from_codes(_code_counts(sampled))
     return rows, counts
 
 
@@ -51,11 +53,12 @@ def _flat(tensor: Any) -> NDArray[Any]:
 def _row(x: Float32Array) -> FloatArray:
     if not x.size:
         return _thorough_row(x)
-    least, greatest = float(x.min()), float(x.max())  # NaN where there is one
-    largest = max(-least, greatest)
-    if not (_LEAST <= largest <= _GREATEST and np.isfinite(least)):
+    # By parts that stay in the processor's cache from one quantity to the next.
+    parts = np.array([_part(x[start : start + _CACHED]) for start in range(0, x.size, _CACHED)])
+    least, greatest, zeros = parts[:, 0].min(), parts[:, 1].max(), parts[:, 2].sum()  # NaN where there is one
+    total, squares = parts[:, 3].sum(), parts[:, 4].sum()
+    if not (_LEAST <= max(-least, greatest) <= _GREATEST and np.isfinite(least)):
         return _thorough_row(x)
-    total, squares = _sums(x)
     mean = total / x.size
     variance = squares / x.size - mean**2
     if total**2 > _MEAN_SHARE * squares * x.size:
@@ -63,8 +66,13 @@ def _row(x: Float32Array) -> FloatArray:
         off, around = _sums(x - shift)
         mean = float(shift) + off / x.size
         variance = around / x.size - (off / x.size) ** 2
-    zeros = np.count_nonzero(x == 0) if least <= 0 <= greatest else 0
     return np.array([x.size, 0, 0, 0, zeros, least, greatest, mean, max(variance, 0.0) ** 0.5, squares**0.5])
+
+
+def _part(x: Float32Array) -> tuple[float, ...]:
+    least, greatest = float(x.min()), float(x.max())
+    zeros = np.count_nonzero(x == 0) if least <= 0 <= greatest else 0
+    return least, greatest, float(zeros), *_sums(x)
 
 
 def _sums(x: Float32Array) -> tuple[float, float]:
