@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,8 +67,17 @@ class Source:
         start = max(0, at.column - 1 - SHOWN_CHARACTERS // 2) if len(line) > SHOWN_CHARACTERS else 0
         shown = _printable(line[start : start + SHOWN_CHARACTERS])
         # Tabs are kept before the caret too, so that it stands under its character at any tab width.
-        indent = "".join("\t" if character == "\t" else " " for character in shown[: at.column - 1 - start])
+        indent = "".join(map(_blank, shown[: at.column - 1 - start]))
         return f"{self.filename}:{at.line}:{at.column}: {sentence}\n    {shown.rstrip()}\n    {indent}^"
+
+
+def _blank(character: str) -> str:
+    """Return as many blanks as a terminal gives the character columns: two to most of East Asia's, none to accents."""
+    if character == "\t":
+        return character
+    if unicodedata.combining(character):
+        return ""
+    return "  " if unicodedata.east_asian_width(character) in {"W", "F"} else " "
 
 
 def _printable(text: str) -> str:
