@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neural.cli.console import ConsoleProgress
 from neural.cli.interruption import Interruption
+from neural.dsl.errors import NeuralError
 from neural.dsl.parser import parse_file
 from neural.training import start
 
@@ -16,6 +17,8 @@ def run(*, file: Path, backend: start.Backend, dataset: str | None, epochs: int 
     Raises:
         NeuralError: what the user can mend; its text is the whole message.
     """
+    if file.suffix == ".py":
+        raise NeuralError(f"neural run takes a .neural file, and {file} is Python. Write: python {file}")
     network = parse_file(file)
     start.check(network, backend=backend, dataset=dataset)
     with Interruption() as interruption:

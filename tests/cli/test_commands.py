@@ -108,6 +108,13 @@ def test_a_script_is_sent_to_the_readme(run):
     )
 
 
+def test_a_script_is_not_taken_for_a_network(run):
+    assert run("run", "train.py") == (
+        1,
+        "neural run takes a .neural file, and train.py is Python. Write: python train.py\n",
+    )
+
+
 @pytest.mark.parametrize(
     "arguments", [["debugg"], ["run"], ["run", "a", "--epochs", "0"], ["debug", "a", "--port", "x"]]
 )
