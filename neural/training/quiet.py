@@ -18,12 +18,13 @@ OPENMP_WAIT_POLICY = "PASSIVE"
 
 
 def start_tensorflow() -> None:
-    """Import TensorFlow and find its devices, and choose it for Keras."""
+    """Import TensorFlow and find its devices, choose it for Keras, and import Keras."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", TENSORFLOW_LOG_LEVEL)
     # TensorFlow 2.21 prints notices (oneDNN, CUDA) before it reads the level.
     with errors_held_back():
         importlib.import_module("tensorflow").config.list_physical_devices()
+        importlib.import_module("keras")
 
 
 def start_pytorch() -> None:

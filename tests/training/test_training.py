@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neural.data import datasets
-from neural.dsl.errors import BackendMissingError, DataError
+from neural.dsl.errors import BackendMissingError, DataError, NetworkSyntaxError
 from neural.dsl.parser import parse
 from neural.session.reader import SessionReader, find_sessions
 from neural.training import start
@@ -166,6 +166,41 @@ def test_a_missing_backend_is_an_error_that_says_what_to_install(monkeypatch):
             f'Write: pip install "tensorboard-plugin-neuraldbg[{extra}]", or choose --backend {other}.'
         )
         assert raised.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("backend", "package", "title", "other"),
+    [("pytorch", "torch", "PyTorch", "tensorflow"), ("tensorflow", "tensorflow", "TensorFlow", "pytorch")],
+)
+def test_a_backend_that_does_not_load_is_an_error_that_says_why(monkeypatch, backend, package, title, other):
+    def broken(name, *_):
+        assert name == package
+        try:
+            raise OSError("libone.so:\n  cannot open.")  # noqa: TRY301 - as TensorFlow raises it
+        except OSError:
+            raise ImportError("Traceback (most recent call last):") from None
+
+    monkeypatch.setattr(start.quiet.importlib, "import_module", broken)
+    with pytest.raises(BackendMissingError) as raised:
+        trained(backend)
+    assert str(raised.value) == (
+        f"{title} is installed but cannot be imported: libone.so: cannot open. "
+        f"Write: pip install --force-reinstall {package}, or choose --backend {other}."
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_without_weights_is_an_error_before_training(backend):
+    layers = 'MaxPooling2D((4, 4), strides=(4, 1)) Flatten() Activation("softmax")'
+    net = parse(f"network Net {{ input: (8, 8, 1) layers: {layers} }}", "net.neural")
+    with pytest.raises(NetworkSyntaxError) as raised:
+        trained(backend, net)
+    column = net.source.text.index("Activation")
+    assert str(raised.value) == (
+        f"net.neural:1:{column + 1}: The network has no weights to train. "
+        'Write a layer that has, such as Output(10, "softmax").\n'
+        f"    {net.source.text}\n    {' ' * column}^"
+    )
 
 
 def test_data_is_checked_before_anything_starts(tmp_path):
