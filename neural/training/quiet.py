@@ -35,14 +35,17 @@ def start_pytorch() -> None:
 
 @contextlib.contextmanager
 def errors_held_back() -> Iterator[None]:
-    """Hold standard error back, down to its file descriptor; what came is shown after all where the body fails."""
+    """Hold standard error back, down to its file descriptor; what came is shown after all where the body fails.
+
+    Where it is interrupted, nothing failed: the console stays clean.
+    """
     sys.stderr.flush()
     console = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(console, held.read())
             raise
