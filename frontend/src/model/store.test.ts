@@ -58,6 +58,13 @@ describe("the step", () => {
     expect(store.step.value).toBe(40);
   });
 
+  it("is never before the first, whatever a link says", () => {
+    const early = createStore({ ...NO_LINK, run: "a", step: 3 });
+    expect(early.step.value).toBe(3);
+    early.session.value = { ...session(100), first_step: 20 };
+    expect(early.step.value).toBe(20);
+  });
+
   it("moves by one frame and holds at both ends", () => {
     moveStep(store, -1);
     expect(store.pinned.value).toBe(90);

@@ -43,7 +43,7 @@ export interface Store {
   readonly sort: Signal<Sort>;
   readonly keysShown: Signal<boolean>;
 
-  /** The step that all views show; null while nothing is recorded. */
+  /** The step that all views show, not before the first that is recorded; null while none is. */
   readonly step: ReadonlySignal<number | null>;
   /** The chosen layer's number; the first one where none was chosen or the chosen one is not in this run. */
   readonly layer: ReadonlySignal<number>;
@@ -74,7 +74,10 @@ export function createStore(link: Link): Store {
     filter: signal(""),
     sort: signal<Sort>({ key: "order", descending: false }),
     keysShown: signal(false),
-    step: computed(() => pinned.value ?? session.value?.last_step ?? null),
+    step: computed(() => {
+      const { first_step: first, last_step: last } = session.value ?? { first_step: null, last_step: null };
+      return pinned.value === null ? last : Math.max(pinned.value, first ?? pinned.value);
+    }),
     layer: computed(() => {
       const table = layers.value;
       return table && layerName.value !== null ? (layerNamed(table, layerName.value) ?? 0) : 0;

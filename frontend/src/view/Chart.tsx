@@ -1,6 +1,6 @@
 /** A line chart as a component: holds uPlot, gives it new data, or makes it anew where its settings change. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type uPlot from "uplot";
 import type { Series } from "../api/types";
 import { type ChartMarks, chartData, createChart, formatDecade } from "../draw/lines";
@@ -14,17 +14,19 @@ export interface ChartProps {
   readonly series: Series;
   /** What of `series` is drawn. */
   readonly lines: Lines;
+  /** The column under the pointer, here or in another chart of the group. */
+  readonly hovered: number | null;
+  readonly onHover: (column: number | null) => void;
   readonly log: boolean;
   readonly group: string;
   readonly height: number;
 }
 
-export function Chart({ title, series, lines, log, group, height }: ChartProps) {
+export function Chart({ title, series, lines, hovered, onHover, log, group, height }: ChartProps) {
   const { store, theme } = useViewer();
   const { ref, width } = useSize<HTMLDivElement>();
   const chart = useRef<uPlot | null>(null);
   const marks = useRef<ChartMarks>({ cursor: null, nonfinite: [] });
-  const [hovered, setHovered] = useState<number | null>(null);
   const names = lines.lines.map((line) => line.statistic).join(",");
   const cursor = store.frame.value?.step ?? null;
   const style = theme.value;
@@ -38,7 +40,7 @@ export function Chart({ title, series, lines, log, group, height }: ChartProps) 
       group,
       theme: style,
       format: log ? formatDecade : (value: number) => formatAxis(names, value),
-      onHover: setHovered,
+      onHover,
       onPick: (step: number) => pinStep(store, step),
     };
     const created = createChart(ref.current, lines, settings, marks.current);
@@ -69,18 +71,18 @@ export function Chart({ title, series, lines, log, group, height }: ChartProps) 
   );
 }
 
-/** The values under the pointer; without one, which line is which. */
+/** The values under the pointer, and of several lines the steps too; without one, which line is which. */
 function Readout({ series, lines, column }: { series: Series; lines: Lines; column: number | null }) {
   const { theme } = useViewer();
   const several = lines.lines.length > 1;
   if (column === null && !several) return null;
   return (
     <span class="readout">
-      {column !== null && <span class="number">{columnText(series, column)}</span>}
+      {column !== null && several && <span class="number">{columnText(series, column)}</span>}
       {lines.lines.map((line, i) => (
-        <span key={line.statistic}>
+        <span key={line.statistic} title={styleOf(line.statistic).label}>
           {several && <i style={{ background: theme.value.lines[i % theme.value.lines.length] }} />}
-          {several && styleOf(line.statistic).label}
+          {several && column === null && styleOf(line.statistic).label}
           {column !== null && <b class="number"> {columnValueText(series, line.statistic, column)}</b>}
         </span>
       ))}

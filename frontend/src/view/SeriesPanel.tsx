@@ -1,10 +1,10 @@
 /** Statistics of the chosen layer over the steps: one chart of several lines, or several small charts. */
 
-import { useMemo } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { fetchSeries } from "../api/client";
 import type { Series } from "../api/types";
 import { lacksParameters, layerLabel } from "../model/layers";
-import { rangeKey, styleOf } from "../model/picture";
+import { columnText, rangeKey, styleOf } from "../model/picture";
 import { linesOf, selectLines } from "../model/series";
 import { Chart } from "./Chart";
 import { SeriesTable } from "./SeriesTable";
@@ -40,12 +40,15 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
   );
   const log = !apart;
   const lines = useMemo(() => value && linesOf(value, log), [value, log]);
+  const parts = useMemo(() => lines && statistics.map((name) => selectLines(lines, [name])), [lines, statistics]);
+  const [hovered, setHovered] = useState<number | null>(null);
   const title = `${layerLabel(store.layers.value, row)} over steps`;
   return (
     <section class="panel">
       {(apart || asTable) && (
         <div class="panel-head">
           <h2>{title}</h2>
+          {value !== null && hovered !== null && <span class="dim number">{columnText(value, hovered)}</span>}
         </div>
       )}
       <div ref={ref}>
@@ -56,12 +59,14 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
           <SeriesTable series={value} label={title} room={height} />
         ) : apart ? (
           <div class="multiples">
-            {statistics.map((statistic) => (
+            {statistics.map((statistic, i) => (
               <Chart
                 key={statistic}
                 title={styleOf(statistic).label}
                 series={value}
-                lines={selectLines(lines, [statistic])}
+                lines={parts?.[i] ?? lines}
+                hovered={hovered}
+                onHover={setHovered}
                 log={false}
                 group={kind}
                 height={height}
@@ -69,7 +74,16 @@ export function SeriesPanel({ kind, byLayer, statistics, apart, height }: Series
             ))}
           </div>
         ) : (
-          <Chart title={title} series={value} lines={lines} log group={kind} height={height} />
+          <Chart
+            title={title}
+            series={value}
+            lines={lines}
+            hovered={hovered}
+            onHover={setHovered}
+            log
+            group={kind}
+            height={height}
+          />
         )}
       </div>
     </section>
