@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -29,6 +30,21 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
+
+
+NUMBERS = ("value", "minimum", "maximum")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, in full precision: of which row, of which steps, and the figures."""
+
+    row: str
+    first: int
+    last: int
+    value: float
+    minimum: float
+    maximum: float
 
 
 class Viewer:
@@ -60,14 +76,11 @@ class Viewer:
         return [violation for frame in self.page.frames for violation in frame.evaluate("window.violations ?? []")]
 
     def cells(self):
-        """Return {(row, step): value} of the table that is shown, of its cells that cover one step."""
-        return {
-            (cell["row"], int(cell["step"])): float(cell["value"])
-            for cell in self.tab.locator("td[data-row][data-value]").evaluate_all(
-                "cells => cells.map(c => ({...c.dataset}))"
-            )
-            if cell["step"] == cell["lastStep"]
-        }
+        """Return the cells of the table that is shown, as far as something was measured for them."""
+        shown = self.tab.locator("td[data-row][data-value]").evaluate_all("cells => cells.map(c => ({...c.dataset}))")
+        return [
+            Cell(c["row"], int(c["step"]), int(c["lastStep"]), *(float(c[name]) for name in NUMBERS)) for c in shown
+        ]
 
     def press(self, key):
         """Press a key in the tab."""

@@ -27,12 +27,10 @@ def rms_by_layer(reader, step):
     return answer
 
 
-# Epochs enough for the page to be there before training ends, frames few enough for a column each in the table.
-@pytest.mark.parametrize(
-    ("backend", "network", "epochs"), [("tensorflow", "mnist.neural", 10), ("pytorch", "digits_mlp.neural", 30)]
-)
-def test_the_page_fills_while_the_command_trains(backend, network, epochs, start, look, processes, tmp_path):
-    options = ["--backend", backend, "--port", 0, "--epochs", epochs]
+@pytest.mark.parametrize(("backend", "network"), [("tensorflow", "mnist.neural"), ("pytorch", "digits_mlp.neural")])
+def test_the_page_fills_while_the_command_trains(backend, network, start, look, processes, tmp_path):
+    # More epochs than anybody waits for: all that the page shows, it shows during training.
+    options = ["--backend", backend, "--port", 0, "--epochs", 100_000]
     with start(tmp_path, "neural", "debug", EXAMPLES / network, *options) as command:
         address = command.said(r"http://localhost:\d+/")[0]
         with look(address) as viewer:
@@ -40,24 +38,24 @@ def test_the_page_fills_while_the_command_trains(backend, network, epochs, start
             expect(viewer.tab.locator("header")).to_be_visible()
             viewer.tab.get_by_role("button", name="Gradients").click()
             expect(viewer.tab.get_by_role("img", name=re.compile("heat map of"))).to_be_visible()
+            expect(viewer.tab.locator(".status")).to_have_text("live")
             viewer.press("t")
-            cells = viewer.tab.locator("td[data-row][data-value]")
-            expect(cells.first).to_be_visible()
-            before = cells.count()
-            assert "done" not in command.text(), "the first cells are there while training goes on"
-            command.said(r"\ndone")
-            expect(viewer.tab.locator(".status")).to_have_text("finished")
-
-            (directory,) = find_sessions(tmp_path / "runs").values()
-            reader = SessionReader(directory)
-            reader.refresh()
-            steps = reader.steps("gradients").tolist()
-            expected = {(name, step): rms for step in steps for name, rms in rms_by_layer(reader, step).items()}
-            processes.wait_until(lambda: len(viewer.cells()) == len(expected), "the last cell")
-            assert before < len(expected)
-            assert viewer.cells() == pytest.approx(expected, rel=1e-6)
+            processes.wait_until(viewer.cells, "the first cells")
+            before = max(cell.last for cell in viewer.cells())
+            processes.wait_until(lambda: max(cell.last for cell in viewer.cells()) > before, "more cells")
+            shown = viewer.cells()
         code, family = command.end(signal.SIGINT)
-        assert code == 0
+        assert code == 130
         assert len(family) >= 2, "TensorBoard and its data server"
         processes.wait_until(lambda: not any(map(processes.running, family)), "what the command started")
         assert "Traceback" not in command.text()
+
+    (directory,) = find_sessions(tmp_path / "runs").values()
+    reader = SessionReader(directory)
+    reader.refresh()
+    recorded = {step: rms_by_layer(reader, step) for step in reader.steps("gradients").tolist()}
+    assert {cell.row for cell in shown} == set(recorded[0])
+    for cell in shown:
+        values = [rms[cell.row] for step, rms in recorded.items() if cell.first <= step <= cell.last]
+        assert cell.minimum == pytest.approx(min(values), rel=1e-6)
+        assert cell.maximum == cell.value == pytest.approx(max(values), rel=1e-6)

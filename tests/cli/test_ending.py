@@ -1,5 +1,7 @@
+import json
 import os
 import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,18 @@ def test_a_signal_in_training_ends_everything_in_order(neural, processes, tmp_pa
     assert reader.info().status == "failed"
     assert reader.info().ended_because == f"KeyboardInterrupt: {number.name}"
     assert len(reader.steps("gradients")) > 40
+
+
+def test_it_stays_up_after_training_until_a_signal(neural, processes):
+    command = neural("debug", DIGITS, *OPTIONS, "--port", 0, "--epochs", 1)
+    address = command.said(r"http://localhost:\d+/")[0]
+    command.said(r"\ndone")
+    with urllib.request.urlopen(f"{address}data/plugin/neuraldbg/sessions") as answer:  # noqa: S310 - our own server's
+        assert [session["status"] for session in json.load(answer)["sessions"]] == ["finished"]
+    code, family = command.end(signal.SIGINT)
+    assert code == 0
+    processes.wait_until(lambda: not any(map(processes.running, family)), "what the command started")
+    assert "Traceback" not in command.text()
 
 
 def test_tensorboard_is_missed_once_and_training_goes_on(neural, processes):
