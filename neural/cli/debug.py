@@ -55,7 +55,7 @@ def debug(
         progress = ConsoleProgress(interruption, server)
         try:
             if server is not None:
-                progress.say("page", server.address())
+                progress.say("page", _address(server, port))
             progress.say("training", f"{network.name} on {backend}, every {every} steps measured")
             observe = Observation(logdir, every=every)
             with progress:
@@ -73,9 +73,18 @@ def debug(
     return 0
 
 
-def _stay_up(server: TensorBoardProcess, progress: ConsoleProgress) -> None:
-    progress.say("done", "The page stays up until Ctrl-C.")
+def _address(server: TensorBoardProcess, port: int) -> str:
     try:
+        return server.address()
+    except NeuralError:
+        # Another command may have taken the port since it was looked at.
+        check_port(port)
+        raise
+
+
+def _stay_up(server: TensorBoardProcess, progress: ConsoleProgress) -> None:
+    try:
+        progress.say("done", "The page stays up until Ctrl-C.")
         while server.alive():
             time.sleep(LOOK_EVERY)
     except KeyboardInterrupt:

@@ -1,9 +1,12 @@
 import importlib.util
+import os
+import signal
 import socket
 import sys
 
 import pytest
 
+from neural.cli import debug
 from neural.cli.main import main
 from neural.training import start
 
@@ -91,6 +94,27 @@ def test_a_busy_port_is_1(run, network):
     assert code == 1
     assert error.startswith(f"Port {port} is in use by ")
     assert "--port 0" in error
+
+
+def test_a_port_that_is_taken_after_it_was_looked_at_is_told_as_any_busy_one(run, network, monkeypatch):
+    look, looks = debug.check_port, []
+    monkeypatch.setattr(debug, "check_port", lambda port: looks.append(port) or (len(looks) > 1 and look(port)))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, error = run("debug", network(GOOD), "--port", port)
+    assert code == 1
+    assert error.startswith(f"Port {port} is in use by ")
+    assert "tensorboard" not in error.casefold()
+
+
+def test_ctrl_c_as_soon_as_training_is_done_is_0(run, network, monkeypatch):
+    def say(_self, what, _sentence):
+        if what == "done":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(debug.ConsoleProgress, "say", say)
+    monkeypatch.setattr(start, "train", lambda *_, **__: None)
+    assert run("debug", network(GOOD), "--port", 0) == (0, "")
 
 
 def test_a_log_directory_that_cannot_be_written_is_1(run, network):
