@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import groupby
 from typing import Any, Self
 
 Shape = tuple[int | None, ...]
@@ -104,11 +103,6 @@ class LayerTable:
         near = difflib.get_close_matches(wanted, names, n=3) or names[:3]
         meant = f" Write, for example, {', '.join(near)}." if near else " The model has no layers."
         return f"There is no layer {wanted!r}.{meant}"
-
-    def parameter_groups(self) -> tuple[tuple[int, int], ...]:
-        """Return (layer, first parameter) of each run of parameters that belong to one layer, in table order."""
-        numbered = groupby(enumerate(self.parameters), key=lambda pair: pair[1].layer)
-        return tuple((layer, next(run)[0]) for layer, run in numbered)
 
     def to_json(self) -> str:
         """Return the table as the JSON that a session keeps."""

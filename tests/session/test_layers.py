@@ -88,8 +88,7 @@ def test_a_parameter_of_no_layer_is_refused() -> None:
         LayerTable.from_json(text)
 
 
-def test_parameters_are_grouped_by_layer() -> None:
-    assert TABLE.parameter_groups() == ((0, 0), (2, 2))
+def test_the_size_of_a_parameter_is_that_of_its_shape() -> None:
     assert TABLE.parameters[0].size == 72
 
 
