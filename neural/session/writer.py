@@ -31,11 +31,15 @@ _serial = itertools.count()
 
 @dataclass(frozen=True)
 class _Job:
-    """Something to write. What is essential is kept for the next try when the disk refuses it."""
+    """Something to write. What has a name is essential: it is kept for the next try when the disk refuses it."""
 
     encode: Callable[[], Iterable[bytes]]
-    size: int
-    is_essential: bool
+    size: int = 0
+    name: str = ""
+
+    @property
+    def is_essential(self) -> bool:
+        return bool(self.name)
 
 
 class SessionWriter:
@@ -43,9 +47,10 @@ class SessionWriter:
 
     Nothing here raises into training: a directory that cannot be made and a disk that refuses are reported once,
     through the logger "neuraldbg"; frames that could not be written are counted, and writing goes on when the disk
-    allows. A forked child of the process has the object but not its thread: there, nothing is taken or written.
-    `refresh_rate` is the longest time, in seconds, until what was handed over is on disk. At the same pace the file's
-    modification time is renewed, so that a reader can tell a run that is slow from one that died.
+    allows. A run that is deleted in mid-training begins anew, with its layer table. A forked child of the process
+    has the object but not its thread: there, nothing is taken or written. `refresh_rate` is the longest time, in
+    seconds, until what was handed over is on disk. At the same pace the file's modification time is renewed, so that
+    a reader can tell a run that is slow from one that died.
     Arrays of a frame must not be changed after they were handed over.
     """
 
@@ -58,6 +63,7 @@ class SessionWriter:
         self._file: int | None = None
         self._size = 0
         self._jobs: deque[_Job] = deque()
+        self._written: dict[str, _Job] = {}
         self._pending = 0
         self._changed = threading.Condition()
         self._is_closing = False
@@ -70,18 +76,18 @@ class SessionWriter:
     def write_info(self, info: SessionInfo, step: int) -> None:
         """Write what the session says of itself; a later record replaces an earlier one."""
         now = time.time()
-        self._put(_Job(lambda: [summaries.info_event(info, step, now)], 0, is_essential=True))
+        self._put(_Job(lambda: [summaries.info_event(info, step, now)], name=summaries.INFO_TAG))
 
     def write_layers(self, table: LayerTable, step: int) -> None:
         """Write the layer table that holds from `step` on."""
         now = time.time()
-        self._put(_Job(lambda: [summaries.layers_event(table, step, now)], 0, is_essential=True))
+        self._put(_Job(lambda: [summaries.layers_event(table, step, now)], name=summaries.LAYERS_TAG))
 
     def write(self, frame: Frame) -> None:
         """Hand over a frame. Waits only when more than 16 MiB are on their way to the disk already."""
         size = sum(matrix.nbytes for matrix in frame.matrices.values())
         size += sum(histograms.entries.nbytes for histograms in frame.histograms.values())
-        self._put(_Job(lambda: summaries.frame_events(frame), size, is_essential=False))
+        self._put(_Job(lambda: summaries.frame_events(frame), size))
 
     def flush(self) -> None:
         """Return when everything handed over so far is on disk, or was refused by it."""
@@ -177,13 +183,20 @@ class SessionWriter:
             whole = sum(end <= self._size for end in ends) - 1
             waiting.extendleft(job for job, _ in reversed(batch[whole:]))
             raise
+        self._written |= {job.name: job for job, _ in batch if job.is_essential}
 
     def _open(self) -> int:
+        if self._file is not None and not os.fstat(self._file).st_nlink:
+            # The run was deleted under us: what follows is a session of its own, and begins with what it is of.
+            os.close(self._file)
+            self._file, self._size = None, 0
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            first = [summaries.file_version_event(time.time())]
+            first += [data for job in self._written.values() for data in job.encode()]
             try:
-                self._append(file, [records.encode(summaries.file_version_event(time.time()))])
+                self._append(file, [records.encode(data) for data in first])
             except OSError:
                 os.close(file)
                 raise

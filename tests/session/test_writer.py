@@ -4,6 +4,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -162,6 +163,22 @@ def test_a_folder_that_cannot_be_made_is_reported_once(tmp_path: Path, caplog, m
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.WARNING]
     assert "Not a directory" in caplog.records[0].getMessage()
     assert session.lost_frames == 3
+
+
+def test_a_run_deleted_in_mid_training_begins_anew_with_its_table(tmp_path: Path, make_frame, table, info) -> None:
+    session = SessionWriter(tmp_path / "run" / "neuraldbg", refresh_rate=3600)
+    session.write_info(info, 0)
+    session.write_layers(table, 0)
+    session.write(make_frame(0))
+    session.flush()
+    shutil.rmtree(tmp_path / "run")
+    session.write(make_frame(1))
+    session.close()
+    reader = read(session.path)
+    assert reader.steps().tolist() == [1]
+    assert reader.layers() == table
+    assert reader.info() == info
+    assert reader.problems == ()
 
 
 def test_a_frame_that_cannot_be_encoded_takes_no_other_with_it(tmp_path: Path, caplog, make_frame) -> None:
