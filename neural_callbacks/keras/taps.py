@@ -13,7 +13,6 @@ of ours in it.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +21,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras.patches import replaced, tapped_tape
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import Recorder
 
 TAPS = "the taps in the train step"
-_MISSING = object()
 
 
 @dataclass
@@ -92,12 +91,12 @@ class StepTaps:
         with ExitStack() as stack:
             for site in self._sites:
                 tap = functools.partial(self._layer_tap, site)
-                stack.enter_context(_replaced(site.layer, "call", tap))
+                stack.enter_context(replaced(site.layer, "call", tap))
             for optimizer in _optimizers(self._model):
-                stack.enter_context(_replaced(optimizer, "apply", self._apply_tap, optimizer))
-                stack.enter_context(_replaced(optimizer, "scale_loss", self._scale_tap))
-            stack.enter_context(_replaced(self._model, "compute_loss", self._loss_tap))
-            stack.enter_context(_tapped_tape(self._gradient_tap))
+                stack.enter_context(replaced(optimizer, "apply", self._apply_tap, optimizer))
+                stack.enter_context(replaced(optimizer, "scale_loss", self._scale_tap))
+            stack.enter_context(replaced(self._model, "compute_loss", self._loss_tap))
+            stack.enter_context(tapped_tape(self._gradient_tap))
             yield
         with self._recorder.contained(TAPS):
             self._finish()
@@ -295,52 +294,3 @@ def _difference(after: Any, before: Any) -> Any:
     if after.dtype == tf.float64:
         return after - before
     return tf.cast(after, tf.float32) - tf.cast(before, tf.float32)
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, tap: Callable[..., Any], *args: Any) -> Iterator[None]:
-    """Let `owner.name` be `tap(owner.name, *args)`; written past Keras' and TensorFlow's tracking of attributes."""
-    attributes = vars(owner)
-    before = attributes.get(name, _MISSING)
-    attributes[name] = tap(getattr(owner, name), *args)
-    try:
-        yield
-    finally:
-        if before is _MISSING:
-            del attributes[name]
-        else:
-            attributes[name] = before
-
-
-_tape_taps = threading.local()
-_tape_lock = threading.Lock()
-_tape_users = 0
-_tape_gradient = tf.GradientTape.gradient
-
-
-@functools.wraps(_tape_gradient)
-def _tapped_gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
-    taps = getattr(_tape_taps, "stack", None)
-    if not taps:
-        return _tape_gradient(tape, target, sources, *args, **kwargs)
-    options = {**dict(zip(("output_gradients", "unconnected_gradients"), args, strict=False)), **kwargs}
-    return taps[-1](_tape_gradient, tape, target, sources, **options)
-
-
-@contextmanager
-def _tapped_tape(tap: Callable[..., Any]) -> Iterator[None]:
-    """Let `tap` see what this thread asks its gradient tapes; other threads' tapes are left alone."""
-    global _tape_users  # noqa: PLW0603 - the class is shared by all threads, and must be as it was after the last one
-    with _tape_lock:
-        _tape_users += 1
-        tf.GradientTape.gradient = _tapped_gradient
-    stack = _tape_taps.__dict__.setdefault("stack", [])
-    stack.append(tap)
-    try:
-        yield
-    finally:
-        stack.pop()
-        with _tape_lock:
-            _tape_users -= 1
-            if not _tape_users:
-                tf.GradientTape.gradient = _tape_gradient

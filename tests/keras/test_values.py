@@ -129,9 +129,12 @@ def test_calls_of_a_shared_layer_and_several_outputs_make_one_row(tmp_path, read
     twice = once @ shared.get_weights()[0]
     callback = NeuralDbgCallback(tmp_path)
     model.fit(x, x, verbose=0, callbacks=[callback])
-    rows = read(callback).matrix("activations", 0)
+    reader = read(callback)
+    rows = reader.matrix("activations", 0)
     np.testing.assert_allclose(rows[0], reference_row([once, twice]), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(rows[1], reference_row([2 * twice, twice / 2]), rtol=1e-4, atol=1e-6)
+    histograms = reader.histograms("activations", 0)
+    np.testing.assert_array_equal(histograms.row(1), reference_counts([2 * twice, twice / 2]))
 
 
 def test_what_training_does_not_compute_is_not_measured(tmp_path, read):

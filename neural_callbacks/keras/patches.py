@@ -1,0 +1,62 @@
+"""What stands in another's place for the time of a `with` block, and leaves no trace after it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+_MISSING = object()
+
+
+@contextmanager
+def replaced(owner: Any, name: str, tap: Callable[..., Any], *args: Any) -> Iterator[None]:
+    """Let `owner.name` be `tap(owner.name, *args)`; written past Keras' and TensorFlow's tracking of attributes."""
+    attributes = vars(owner)
+    before = attributes.get(name, _MISSING)
+    attributes[name] = tap(getattr(owner, name), *args)
+    try:
+        yield
+    finally:
+        if before is _MISSING:
+            del attributes[name]
+        else:
+            attributes[name] = before
+
+
+_tape_taps = threading.local()
+_tape_lock = threading.Lock()
+_tape_users = 0
+_tape_gradient = tf.GradientTape.gradient
+
+
+@functools.wraps(_tape_gradient)
+def _tapped_gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
+    taps = getattr(_tape_taps, "stack", None)
+    if not taps:
+        return _tape_gradient(tape, target, sources, *args, **kwargs)
+    options = {**dict(zip(("output_gradients", "unconnected_gradients"), args, strict=False)), **kwargs}
+    return taps[-1](_tape_gradient, tape, target, sources, **options)
+
+
+@contextmanager
+def tapped_tape(tap: Callable[..., Any]) -> Iterator[None]:
+    """Let `tap` see what this thread asks its gradient tapes; other threads' tapes are left alone."""
+    global _tape_users  # noqa: PLW0603 - the class is shared by all threads, and must be as it was after the last one
+    with _tape_lock:
+        _tape_users += 1
+        tf.GradientTape.gradient = _tapped_gradient
+    stack = _tape_taps.__dict__.setdefault("stack", [])
+    stack.append(tap)
+    try:
+        yield
+    finally:
+        stack.pop()
+        with _tape_lock:
+            _tape_users -= 1
+            if not _tape_users:
+                tf.GradientTape.gradient = _tape_gradient
