@@ -140,16 +140,18 @@ def histograms(session: Session, cache: HistoryCache, chosen: Selection, row: in
 
         def read(wanted: Indices) -> Arrays:
             counts = np.zeros((len(wanted), histogram.BINS), np.float32)
+            seen = np.zeros(len(wanted))
             for number, step in enumerate(numbers[wanted]):
                 found = session.reader.histograms(chosen.kind, int(step))
                 for member, size in zip(members, sizes, strict=True):
                     counted = found.row(member)
+                    seen[number] += counted.sum()
                     # A histogram of a large tensor is taken of fewer values: without this a bias would outweigh it.
                     counts[number] += counted * (size / max(1, counted.sum())) if size else counted
-            return (counts,)
+            return counts, seen
 
         history = cache.take((session.directory, chosen.kind, "histograms", tuple(members), tuple(sizes)))
-        (counts,) = history.update(
+        counts, seen = history.update(
             session.reader.places(chosen.kind, histograms=True), read, histogram.BINS * _FLOAT_BYTES
         )
         decimation = _decimation(numbers, chosen)
@@ -163,6 +165,7 @@ def histograms(session: Session, cache: HistoryCache, chosen: Selection, row: in
         arrays = _column_steps(numbers, decimation) | {
             "counts": summed[:, span],
             "bins": np.arange(histogram.BINS, dtype=np.int32)[span],
+            "counted": decimation.reduce(np.add, seen),
             "total": decimation.reduce(np.add, total),
         }
     cache.settle()

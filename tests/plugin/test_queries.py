@@ -174,6 +174,7 @@ def test_histograms(server, recording, kind, row, by, width):
         counts[bins] = answer.arrays["counts"][column]
         np.testing.assert_allclose(counts, sum(bins_of(values_at(step, row)) for step in binned))
         assert answer.arrays["total"][column] == sum(values_at(step, row).size for step in binned)
+        assert answer.arrays["counted"][column] == answer.arrays["total"][column]
     assert covered == [step for step in STEPS if step % 20 == 0]
     assert answer.arrays["counts"][:, [0, -1]].any(axis=0).all(), "only the span of bins that occurs is sent"
 
@@ -199,6 +200,7 @@ def test_a_parameter_that_was_counted_in_part_keeps_its_weight_in_its_layer(serv
     counts[answer.arrays["bins"]] = answer.arrays["counts"][0]
     np.testing.assert_allclose(counts, 10 * bins_of(kernel[::10]) + bins_of(bias))
     assert answer.arrays["total"].tolist() == [6030]
+    assert answer.arrays["counted"].tolist() == [630], "the rest is an estimate"
     alone = server.ask("histograms", run=".", kind="weights", row=0, width=1)
     assert (alone.arrays["counts"].sum(), alone.arrays["total"][0]) == (600, 6000)
 

@@ -23,16 +23,17 @@ function histograms(steps: number[]): Response {
       array("first_step", "float64", [steps.length]),
       array("last_step", "float64", [steps.length]),
       array("counts", "float64", [steps.length, 1]),
+      array("counted", "float64", [steps.length]),
       array("total", "float64", [steps.length]),
       array("bins", "int32", [1]),
     ],
   });
   const padded = head.padEnd(Math.ceil((4 + head.length) / 8) * 8 - 4);
-  const bytes = new Uint8Array(4 + padded.length + 32 * steps.length + 8);
+  const bytes = new Uint8Array(4 + padded.length + 40 * steps.length + 8);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, padded.length, true);
   bytes.set(new TextEncoder().encode(padded), 4);
-  [...steps, ...steps, ...steps, ...steps].forEach((value, i) => {
+  [...steps, ...steps, ...steps, ...steps, ...steps].forEach((value, i) => {
     view.setFloat64(4 + padded.length + 8 * i, value, true);
   });
   return new Response(bytes);

@@ -163,6 +163,7 @@ export async function fetchHistograms(wanted: RowRequest, signal: AbortSignal): 
     ...columnsOf(decoded),
     bins: arrayOf(decoded, "bins", Int32Array),
     counts: arrayOf(decoded, "counts", Float64Array),
+    counted: arrayOf(decoded, "counted", Float64Array),
     total: arrayOf(decoded, "total", Float64Array),
   };
 }

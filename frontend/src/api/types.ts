@@ -104,10 +104,14 @@ export interface Frame {
   readonly matrices: Readonly<Record<string, Float64Array>>;
 }
 
-/** The distribution of one row over the steps; `counts` is (columns, bins). */
+/**
+ * The distribution of one row over the steps; `counts` is (columns, bins). Where parameters are merged, these are
+ * estimates from the values that were `counted`.
+ */
 export interface Histograms extends Columns {
   readonly bins: Int32Array;
   readonly counts: Float64Array;
+  readonly counted: Float64Array;
   readonly total: Float64Array;
 }
 

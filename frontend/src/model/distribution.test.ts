@@ -1,7 +1,16 @@
 import { describe, expect, it } from "vitest";
 import type { Histograms } from "../api/types";
 import { EMPTY_LEVEL, LEVELS, NONFINITE_LEVEL } from "./colour";
-import { binLabels, binMeaning, distributionGrid, distributionLevels, distributionOf } from "./distribution";
+import {
+  binLabels,
+  binMeaning,
+  distributionGrid,
+  distributionLevels,
+  distributionOf,
+  formatPart,
+} from "./distribution";
+
+const weight = (column: Record<number, number>) => Object.values(column).reduce((sum, count) => sum + count, 0);
 
 /** Histograms with the given counts per bin, one record per column. */
 function histograms(...columns: Record<number, number>[]): Histograms {
@@ -12,7 +21,8 @@ function histograms(...columns: Record<number, number>[]): Histograms {
     lastStep: steps,
     bins: Int32Array.from(bins),
     counts: Float64Array.from(columns.flatMap((column) => bins.map((bin) => column[bin] ?? 0))),
-    total: Float64Array.from(columns.map((column) => Object.values(column).reduce((sum, count) => sum + count, 0))),
+    counted: Float64Array.from(columns.map(weight)),
+    total: Float64Array.from(columns.map(weight)),
   };
 }
 
@@ -45,7 +55,7 @@ describe("distributionOf", () => {
     const distribution = distributionOf(histograms(counts), 0);
     expect(distribution.belowNormal).toBeCloseTo(0.4);
     expect(distribution.belowLeast).toBeCloseTo(0.05);
-    expect(distribution).toMatchObject({ zeros: 300, nonfinite: 7, counted: 407, total: 407 });
+    expect(distribution).toMatchObject({ zeros: 300, nonfinite: 7, weight: 407, counted: 407, total: 407 });
     expect(distribution.bars).toHaveLength(12);
     expect(distribution.bars[0]).toEqual({ exponent: -25, negative: 5, positive: 0 });
     expect(distribution.bars.at(-1)).toEqual({ exponent: -14, negative: 0, positive: 60 });
@@ -54,6 +64,13 @@ describe("distributionOf", () => {
   it("has no shares where everything is zero or not finite", () => {
     const distribution = distributionOf(histograms({ 256: 3, 0: 1 }), 0);
     expect(distribution).toMatchObject({ bars: [], belowNormal: null, belowLeast: null, zeros: 3, nonfinite: 1 });
+  });
+
+  it("tells parts as counts where they were counted, and as shares where they are estimates", () => {
+    const counts = histograms({ [positive(0)]: 300, 256: 100 });
+    expect(formatPart(100, distributionOf(counts, 0))).toBe("100");
+    const estimated = { ...counts, counted: Float64Array.of(40) };
+    expect(formatPart(100, distributionOf(estimated, 0))).toBe("25\u202f%");
   });
 
   it("takes the column that is asked for", () => {

@@ -2,7 +2,7 @@
 
 import type { Histograms } from "../api/types";
 import { EMPTY_LEVEL, level, NONFINITE_LEVEL, position, type Scale } from "./colour";
-import { formatPowerOfTwo } from "./format";
+import { formatCount, formatPowerOfTwo, formatShare } from "./format";
 
 const NEGATIVE_INFINITY = 0;
 const ZERO = 256;
@@ -34,7 +34,8 @@ export interface Distribution {
   readonly bars: readonly Bar[];
   readonly zeros: number;
   readonly nonfinite: number;
-  /** How many values were counted, and how many the tensor had. */
+  /** The sum of all bars, zeros and non-finite ones; how many values were counted, and how many the tensor had. */
+  readonly weight: number;
   readonly counted: number;
   readonly total: number;
   /** Shares of the values that are neither zero nor non-finite; null where there are none. */
@@ -73,11 +74,17 @@ export function distributionOf(histograms: Histograms, column: number): Distribu
     bars,
     zeros,
     nonfinite,
-    counted: ordinary + zeros + nonfinite,
+    weight: ordinary + zeros + nonfinite,
+    counted: histograms.counted[column] ?? 0,
     total: histograms.total[column] ?? 0,
     belowNormal: below(FP16_LEAST_NORMAL),
     belowLeast: below(FP16_LEAST),
   };
+}
+
+/** Returns a part of a distribution in words: how many values were counted, or where that is an estimate, its share. */
+export function formatPart(part: number, { weight, counted }: Distribution): string {
+  return Math.round(weight) === counted ? formatCount(part) : formatShare(part / weight);
 }
 
 function sum(bars: readonly Bar[]): number {

@@ -5,7 +5,7 @@ import { fetchHistogramAt } from "../api/client";
 import type { Histograms } from "../api/types";
 import { barAt, drawBars } from "../draw/bars";
 import { prepare } from "../draw/surface";
-import { type Distribution, distributionOf, FP16_LEAST, FP16_LEAST_NORMAL } from "../model/distribution";
+import { type Distribution, distributionOf, FP16_LEAST, FP16_LEAST_NORMAL, formatPart } from "../model/distribution";
 import { formatCount, formatPowerOfTwo, formatShare } from "../model/format";
 import { lacksParameters, layerLabel } from "../model/layers";
 import { ScrollTable } from "./ScrollTable";
@@ -68,7 +68,7 @@ export function HistogramPanel({ kind, byLayer, height }: HistogramPanelProps) {
 }
 
 function Underflow({ distribution }: { distribution: Distribution }) {
-  const { belowNormal, belowLeast, zeros, counted, total, nonfinite } = distribution;
+  const { belowNormal, belowLeast, zeros, weight, counted, total, nonfinite } = distribution;
   const limits = `Of the values that are not zero, ${formatShare(belowLeast)} lie below ${formatPowerOfTwo(FP16_LEAST)}, fp16's smallest number, and ${formatShare(belowNormal)} below ${formatPowerOfTwo(FP16_LEAST_NORMAL)}, its smallest normal number.`;
   const sampled = total > counted ? ` Counted were ${formatCount(counted)} of ${formatCount(total)} values.` : "";
   return (
@@ -77,8 +77,8 @@ function Underflow({ distribution }: { distribution: Distribution }) {
         <span class={belowLeast > 0 ? "warning-text" : "dim"}>{formatShare(belowLeast)} below fp16</span>
       )}
       {belowNormal !== null && <span class="dim">{formatShare(belowNormal)} below its normal range</span>}
-      <span class="dim">{formatShare(counted > 0 ? zeros / counted : null)} zeros</span>
-      {nonfinite > 0 && <span class="nonfinite-text">{formatCount(nonfinite)} NaN or Inf</span>}
+      <span class="dim">{formatShare(weight > 0 ? zeros / weight : null)} zeros</span>
+      {nonfinite > 0 && <span class="nonfinite-text">{formatPart(nonfinite, distribution)} NaN or Inf</span>}
     </p>
   );
 }
@@ -106,8 +106,8 @@ function Bars({ distribution, label, height }: { distribution: Distribution; lab
       />
       {bar && (
         <p class="bar-readout">
-          {formatPowerOfTwo(bar.exponent)} to {formatPowerOfTwo(bar.exponent + 1)}: {formatCount(bar.positive)}{" "}
-          positive, {formatCount(bar.negative)} negative
+          {formatPowerOfTwo(bar.exponent)} to {formatPowerOfTwo(bar.exponent + 1)}:{" "}
+          {formatPart(bar.positive, distribution)} positive, {formatPart(bar.negative, distribution)} negative
         </p>
       )}
     </div>
@@ -129,10 +129,10 @@ function BarTable({ distribution, label, room }: { distribution: Distribution; l
           <tr key={bar.exponent}>
             <th scope="row">{formatPowerOfTwo(bar.exponent)}</th>
             <td class="number" data-value={bar.negative}>
-              {formatCount(bar.negative)}
+              {formatPart(bar.negative, distribution)}
             </td>
             <td class="number" data-value={bar.positive}>
-              {formatCount(bar.positive)}
+              {formatPart(bar.positive, distribution)}
             </td>
           </tr>
         ))}
