@@ -18,12 +18,16 @@ from pathlib import Path
 from neural.session.frame import Frame
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
+from neural.session.reader import SESSION_FOLDER
 from neural.session.writer import SessionWriter
 
 logger = logging.getLogger("neuraldbg")
 
-SESSION_FOLDER = "neuraldbg"
 RECORDING = "recording"  # the part that hands frames to the writer
+# What an observer says where the loss looks past a layer's output at what that was made from.
+BY_LOGITS = (
+    "The activation gradient of {} is that by the input of its softmax or sigmoid: the loss is computed from there."
+)
 # An exception's text may hold a whole tensor; a session's header has room for a few lines.
 LONGEST_REASON = 1000
 

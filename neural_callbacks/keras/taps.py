@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from neural_callbacks.keras.patches import replaced, tapped_tape
 from neural_callbacks.keras.structure import Catalog, Site
-from neural_callbacks.recorder import Recorder
+from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 TAPS = "the taps in the train step"
 
@@ -167,10 +167,7 @@ class StepTaps:
             if gradient is None and activation.logits is not None:
                 gradient = found.get(id(activation.logits))
                 if gradient is not None:
-                    self.readings.notices.append(
-                        f"The activation gradient of {activation.name} is that by the input of its softmax or sigmoid: "
-                        "the loss is computed from there."
-                    )
+                    self.readings.notices.append(BY_LOGITS.format(activation.name))
             if gradient is not None:
                 self.readings.add("activation_gradients", activation.row, self._unscaled(_dense(gradient)))
 

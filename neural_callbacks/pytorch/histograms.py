@@ -23,7 +23,7 @@ def host_counts(values: Tensor) -> IntArray:
     """Return the (514,) counts by code of a host tensor (n,) of float32 or float64."""
     if values.dtype == torch.float64:
         return np.bincount(_codes64(values).numpy(), minlength=histogram.BINS)
-    # In numpy: for the 2^17 values at most that a histogram has, its fewer and lighter calls outweigh torch's threads.
+    # In numpy: for the few values that a histogram is of, its fewer and lighter calls outweigh torch's threads.
     array = values.numpy()
     counts: IntArray = np.bincount(array.view(np.uint32) >> FLOAT32_MANTISSA_BITS, minlength=histogram.BINS)
     # Few tensors have values with the outermost exponents; only these need a second look at the mantissa.

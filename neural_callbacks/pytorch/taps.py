@@ -19,7 +19,7 @@ from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
 from neural_callbacks.pytorch.reducers import Reducer, reducer_for
 from neural_callbacks.pytorch.statistics import measurable
-from neural_callbacks.recorder import Recorder
+from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 # The parts that an error switches off one by one.
 ACTIVATIONS, PARAMETERS, SCALARS = "activations", "parameters", "scalars"
@@ -60,6 +60,8 @@ class Sample:
         self._measured: dict[Reducer, list[tuple[str, nn.Module | Tensor]]] = {}
         self._scalars: dict[Reducer, list[str]] = {}
         self._before: dict[nn.Parameter, Tensor] = {}
+        self._by_output: set[nn.Module] = set()
+        self._by_logits: list[nn.Module] = []
         self._is_over = False
 
     @functools.cached_property
@@ -81,11 +83,23 @@ class Sample:
                 self._measure("activations", module, tensor)
                 if tensor.requires_grad:
                     tensor.register_hook(functools.partial(self._backward, module))
+                    # What softmax or sigmoid gives out may carry its logits, for a loss that starts from there.
+                    logits = getattr(tensor, "logits", None)
+                    if isinstance(logits, Tensor) and logits.requires_grad:
+                        logits.register_hook(functools.partial(self._backward_logits, module))
 
     def _backward(self, module: nn.Module, gradient: Tensor) -> None:
         # A graph kept by the user runs backward again in later steps: by then this sample is over.
         if not self._is_off(ACTIVATIONS):
             with self._recorder.contained(ACTIVATIONS):
+                self._by_output.add(module)
+                self._measure("activation_gradients", module, gradient)
+
+    def _backward_logits(self, module: nn.Module, gradient: Tensor) -> None:
+        # The way back meets an output before its logits: where the output had a gradient, that is the one.
+        if module not in self._by_output and not self._is_off(ACTIVATIONS):
+            with self._recorder.contained(ACTIVATIONS):
+                self._by_logits.append(module)
                 self._measure("activation_gradients", module, gradient)
 
     def before_step(self, parameters: Collection[nn.Parameter], stepped: Collection[nn.Parameter]) -> None:
@@ -151,6 +165,8 @@ class Sample:
         layout = self._layout
         if layout.update(self._model, self._called, self._signatures):
             self._recorder.write_layers(layout.table, step)
+        for module in self._by_logits:
+            self._recorder.notice(BY_LOGITS.format(layout.table.layers[layout.layer_numbers[module]].own_name))
         rows: list[FloatArray] = [np.empty((0, len(statistics.COLUMNS)))]
         counts: list[IntArray] = [np.empty((0, histogram.BINS), np.int64)]
         measured: list[tuple[str, nn.Module | Tensor]] = []

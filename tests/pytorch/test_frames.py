@@ -243,6 +243,44 @@ def test_a_module_with_a_neural_type_is_one_layer(tmp_path, read):
     assert_row(reader.matrix("activations", 0)[0], expected)
 
 
+class Shares(nn.Module):
+    """A softmax whose output carries its logits."""
+
+    neural_type = "Output"
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x):
+        raw = self.linear(x)
+        output = torch.softmax(raw, -1)
+        output.logits = raw
+        return output
+
+
+@pytest.mark.parametrize("is_by_logits", [True, False])
+def test_a_loss_that_starts_from_the_logits_has_its_gradient_measured_there(tmp_path, read, heard, is_by_logits):
+    model = nn.Sequential(Shares())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    x, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])
+    shares = torch.softmax(model[0].linear(x), -1).detach().numpy()
+    with NeuralDbg(model, optimizer, tmp_path) as dbg:
+        output = model(x)
+        if is_by_logits:
+            nn.functional.cross_entropy(output.logits, y, reduction="sum").backward()
+        else:
+            output.square().sum().backward()
+        optimizer.step()
+    reader = read(dbg)
+    expected = shares - np.eye(4)[y] if is_by_logits else 2 * shares
+    assert_row(reader.matrix("activation_gradients", 0)[0], expected)
+    notice = (
+        "The activation gradient of 0 is that by the input of its softmax or sigmoid: the loss is computed from there."
+    )
+    assert heard() == list(reader.info().notices) == ([notice] if is_by_logits else [])
+
+
 def test_sparse_gradients_are_those_stored(tmp_path, read):
     model = nn.Embedding(10, 2, sparse=True)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
