@@ -43,7 +43,7 @@ class HostReducer:
         if 0 < flat.numel() <= SMALL:
             self._measured.append(flat if lasting else flat.clone())
         else:
-            self._measured.append((statistics.host_row(flat), histograms.host_counts(histograms.sample(flat))))
+            self._measured.append(_row_and_counts(flat))
 
     def measure_scalar(self, value: Tensor) -> None:
         """Take in one number; see `Reducer`."""
@@ -64,6 +64,16 @@ class HostReducer:
             if not isinstance(entry, Tensor):
                 rows[index], counts[index] = entry
         return rows, counts, np.array([scalar.item() for scalar in self._scalars])
+
+
+def _row_and_counts(flat: Tensor) -> tuple[FloatArray, IntArray]:
+    stride = histogram.stride(flat.numel())
+    if stride == 1:
+        return statistics.host_row(flat), histograms.host_counts(flat)
+    taken: list[Tensor] = []
+    row = statistics.host_row(flat, taken, stride)
+    is_whole = sum(piece.numel() for piece in taken) == -(-flat.numel() // stride)
+    return row, histograms.host_counts(torch.cat(taken) if is_whole else histograms.sample(flat))
 
 
 class DeviceReducer:

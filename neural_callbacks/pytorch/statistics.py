@@ -46,13 +46,17 @@ def measurable(values: Tensor) -> Tensor | None:
     return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
 
 
-def host_row(flat: Tensor) -> FloatArray:
-    """Return the row (10,) of a host tensor (n,) of float32 or float64."""
+def host_row(flat: Tensor, taken: list[Tensor] | None = None, stride: int = 1) -> FloatArray:
+    """Return the row (10,) of a host tensor (n,) of float32 or float64.
+
+    Every `stride`-th value is put into `taken` on the way, in pieces, while it is in the processor's cache: by itself
+    that would cost as much as reading all of them. A tensor with NaN or Inf is left before all is taken.
+    """
     size = flat.numel()
     if size == 0:
         return _row(low=math.nan, high=math.nan, mean=math.nan, std=math.nan)
     low, high, zeros, total, squares = math.inf, -math.inf, 0, 0.0, 0.0
-    for block in flat.split(BLOCK) if size > BLOCK else (flat,):
+    for number, block in enumerate(flat.split(BLOCK) if size > BLOCK else (flat,)):
         least, most = block.amin().item(), block.amax().item()
         if not (math.isfinite(least) and math.isfinite(most)):
             return _row_with_nonfinite(flat)
@@ -62,6 +66,8 @@ def host_row(flat: Tensor) -> FloatArray:
             zeros += int(np.count_nonzero(block.numpy() == 0))
         total += block.sum().item()
         squares += torch.dot(block, block).item()
+        if taken is not None:
+            taken.append(block[-number * BLOCK % stride :: stride].clone())
     mean, std, l2 = _moments(flat, low, high, total / size, squares / size)
     return _row(count=size, zeros=zeros, low=low, high=high, mean=mean, std=std, l2=l2)
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from neural.session import histogram
+from neural.session.statistics import reference_row
 from neural_callbacks.pytorch import histograms
+from neural_callbacks.pytorch.reducers import HostReducer
 
 NAN, INF = math.nan, math.inf
 CASES = {
@@ -70,3 +72,16 @@ def test_of_a_large_tensor_every_nth_value_counts(way):
     assert step > 1
     counts = histogram.counts_from_codes(way(histograms.sample(flat)))
     np.testing.assert_array_equal(counts, histogram.reference_counts(flat.numpy()[::step]))
+
+
+@pytest.mark.parametrize("broken", [None, 0, 700_000, 1_499_999])
+def test_values_taken_while_a_large_tensor_is_reduced_are_every_nth(broken):
+    flat = torch.sin(torch.arange(1_500_000.0))
+    if broken is not None:
+        flat[broken] = torch.nan
+    reducer = HostReducer()
+    reducer.measure(flat, lasting=True)
+    (row,), (counts,), _ = reducer.collect()
+    taken = flat.numpy()[:: histogram.stride(len(flat))]
+    np.testing.assert_array_equal(histogram.counts_from_codes(counts), histogram.reference_counts(taken))
+    np.testing.assert_allclose(row, reference_row(flat.numpy()), rtol=1e-5, atol=1e-7)
