@@ -131,6 +131,17 @@ def merge(rows: FloatArray, starts: Sequence[int] = (0,)) -> FloatArray:
     return merged
 
 
+def global_norm(rows: FloatArray) -> float:
+    """Return the l2 norm over the tensors of rows (n, 10); NaN or Inf where one of their values is."""
+    measured = rows[~np.isnan(rows[:, COUNT])]
+    if not len(measured):
+        return 0.0
+    _, nan, posinf, neginf, *_ = measured.sum(axis=0)
+    if nan or posinf or neginf:
+        return float("nan") if nan else float("inf")
+    return float(merge(measured)[0, L2])
+
+
 def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(bottom > 0, top / bottom, np.nan)

@@ -6,12 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms, IntArray
 from neural.session.layers import LayerTable
-from neural.session.statistics import L2, FloatArray, merge, unmeasured
+from neural.session.statistics import FloatArray, global_norm, merge, unmeasured
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.statistics import split
 
@@ -43,7 +41,7 @@ class Sample:
         matrices = {kind: _matrix(rows, of_row, _height(kind, table)) for kind, of_row in found.items()}
         scalars = {} if self.loss is None else {"loss": float(self.loss)}
         if "gradients" in matrices:
-            scalars["gradient_norm"] = _norm(matrices["gradients"])
+            scalars["gradient_norm"] = global_norm(matrices["gradients"])
         return Frame(
             step=self.step,
             wall_time=self.wall_time,
@@ -67,8 +65,3 @@ def _matrix(rows: FloatArray, of_row: dict[int, list[int]], height: int) -> Floa
 
 def _histograms(counts: IntArray, of_row: dict[int, list[int]]) -> Histograms:
     return Histograms.from_rows({row: counts[numbers].sum(axis=0) for row, numbers in of_row.items()})
-
-
-def _norm(gradients: FloatArray) -> float:
-    """Return the l2 norm over all parameters' finite gradients."""
-    return float(np.linalg.norm(np.nan_to_num(gradients[:, L2])))

@@ -186,7 +186,7 @@ class Sample:
         )
         figures_by_name = {name: float(np.mean(values)) for name, values in scalars.items()}
         if "gradients" in matrices:
-            figures_by_name["gradient_norm"] = norm(matrices["gradients"])
+            figures_by_name["gradient_norm"] = statistics.global_norm(matrices["gradients"])
         # A graph that the user keeps refers to this sample: let it not keep the tensors too.
         self._reducers, self._measured, self._before = {}, {}, {}
         return Frame(step, time.time(), matrices, histograms, figures_by_name)
@@ -226,16 +226,6 @@ def gather(
         matrices[kind][keys[first:last] - index * tallest] = rows[first:last]
         histograms[kind] = Histograms(entries[slice(*np.searchsorted(row, [first, last]))])
     return matrices, histograms
-
-
-def norm(gradients: FloatArray) -> float:
-    """Return the l2 norm over all gradients from their rows (p, 10); NaN or Inf where one of the values is."""
-    measured = gradients[~np.isnan(gradients[:, statistics.COUNT])]
-    _, nan, posinf, neginf, *_ = measured.sum(axis=0)
-    if nan or posinf or neginf:
-        return float("nan") if nan else float("inf")
-    # hypot neither overflows nor vanishes.
-    return float(np.hypot.reduce(measured[:, statistics.L2], initial=0.0))
 
 
 def _signature(inputs: tuple[Any, ...], output: Any) -> Signature:

@@ -92,6 +92,14 @@ def test_what_was_not_measured_stays_so() -> None:
         assert np.isnan(select(statistics.unmeasured(3), name)).all()
 
 
+def test_the_norm_over_several_tensors_hides_nothing_that_is_not_finite() -> None:
+    rows = np.stack([reference_row([3.0]), statistics.unmeasured(1)[0], reference_row([0.0, -4.0])])
+    assert statistics.global_norm(rows) == pytest.approx(5)
+    assert statistics.global_norm(statistics.unmeasured(2)) == 0
+    assert statistics.global_norm(np.stack([*rows, reference_row([math.inf])])) == math.inf
+    assert math.isnan(statistics.global_norm(np.stack([*rows, reference_row([-math.inf, math.nan])])))
+
+
 def test_an_unknown_statistic_is_named() -> None:
     with pytest.raises(ValueError, match="There is no statistic 'median'; write one of count, nan, "):
         select(statistics.unmeasured(1), "median")
