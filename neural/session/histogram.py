@@ -118,12 +118,3 @@ class Histograms:
         counts = np.zeros(len(keys), np.int64)
         np.add.at(counts, where, both[:, 2])
         return Histograms(np.stack([keys // BINS, keys % BINS, counts], axis=1))
-
-
-def bin_exponents() -> IntArray:
-    """Return the (514,) exponent e of each bin's lower edge in magnitude; 0 for the bins that have none."""
-    exponents = np.zeros(BINS, np.int64)
-    span = np.arange(MIN_EXPONENT, MAX_EXPONENT + 1)
-    exponents[ZERO + 1 : POSITIVE_INFINITY] = span
-    exponents[NEGATIVE_INFINITY + 1 : ZERO] = span[::-1]
-    return exponents

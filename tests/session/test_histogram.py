@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from neural.session import histogram
-from neural.session.histogram import BINS, Histograms, bin_exponents, counts_from_codes, reference_counts
+from neural.session.histogram import BINS, Histograms, counts_from_codes, reference_counts
 
 values_of_any_size = arrays(
     np.float32, st.integers(0, 40), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -47,12 +47,6 @@ def codes(values: np.ndarray) -> np.ndarray:
 )
 def test_the_bin_of_a_value(value: float, expected: int) -> None:
     assert np.flatnonzero(reference_counts([value])).tolist() == [expected]
-
-
-def test_bins_ascend_and_know_their_exponent() -> None:
-    exponents = bin_exponents()
-    assert (exponents[1], exponents[255], exponents[257], exponents[511]) == (127, -127, -127, 127)
-    assert exponents[384] == 0
 
 
 @given(values_of_any_size)
