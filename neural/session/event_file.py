@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neural.session import summaries
-from neural.session.frame import KINDS
+from neural.session.frame import KINDS, PROFILES
 from neural.session.records import Scanner
 
 # Read this much of a file at a time (more only for a larger record): it stays in the processor's cache.
@@ -84,7 +84,8 @@ class EventFile:
     def _add(self, offset: int, data: bytes) -> None:
         try:
             for value in summaries.parse(data):
-                kind = KINDS.get(value.tag.removeprefix(summaries.PREFIX))
+                name = value.tag.removeprefix(summaries.PREFIX)
+                kind = KINDS.get(name) or PROFILES.get(name)
                 start, rows = (-1, -1) if kind is None else summaries.locate_matrix(data, value, kind.columns)
                 entries = self.entries.get(value.tag)
                 if entries is None:

@@ -13,7 +13,9 @@ Status = Literal["running", "finished", "failed"]
 class SessionInfo:
     """What a session says of itself, at its start and again at its end.
 
-    `started` is in seconds since the epoch. `every` is the sampling interval in steps. `notices` are sentences for
+    `started` is in seconds since the epoch. Which steps were sampled: every `every`-th, those in `steps`, or as many as
+    `overhead_budget` allows, a share of the training time; the other two are None. `rank` is this process' number
+    among the `world_size` of a distributed job. `notices` are sentences for
     whoever looks at the session, such as what could not be recorded and why. `ended_because` is empty until the
     session ended by an error.
     """
@@ -21,10 +23,14 @@ class SessionInfo:
     model: str
     framework: str
     started: float
-    every: int
+    every: int | None = None
     status: Status = "running"
     notices: tuple[str, ...] = ()
     ended_because: str = ""
+    overhead_budget: float | None = None
+    steps: tuple[int, ...] | None = None
+    rank: int = 0
+    world_size: int = 1
 
     def to_json(self) -> str:
         """Return the JSON that a session keeps."""
@@ -40,7 +46,9 @@ class SessionInfo:
         known = {field.name for field in fields(cls)}
         try:
             document: dict[str, Any] = {key: value for key, value in json.loads(text).items() if key in known}
-            info = cls(**document | {"notices": tuple(document.get("notices", ()))})
+            steps = document.get("steps")
+            lists = {"notices": tuple(document.get("notices", ())), "steps": None if steps is None else tuple(steps)}
+            info = cls(**document | lists)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"The session's record of itself is not one: {error!r}.") from error
         if info.status not in get_args(Status):

@@ -20,7 +20,8 @@ class Layer:
     `name` is canonical: `Type_N`, N counting from 1 within the type in execution order, or the name that a .neural
     file gave it. `own_name` is what the framework calls it ("encoder.layers.0.linear1", "conv2d_1").
     Shapes include the batch axis; None is a size that varies, an empty list of shapes one that was not seen.
-    `flops` are those of one forward pass over one batch; None where they were not counted.
+    `input_dtypes` and `output_dtypes` are those of the tensors whose shapes these are; `dtype` is that of the first
+    floating output. `flops` are those of one forward pass over one batch; None where they were not counted.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Layer:
     dtype: str = ""
     trainable: bool = True
     flops: int | None = None
+    input_dtypes: tuple[str, ...] = ()
+    output_dtypes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neural.session import statistics, summaries
+from neural.session.anomaly import Anomaly
 from neural.session.event_file import EventFile
-from neural.session.frame import KINDS, Frame
+from neural.session.frame import KINDS, PROFILES, Frame
 from neural.session.histogram import Histograms
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
@@ -183,6 +184,27 @@ class SessionReader:
             index = self._index(summaries.LAYERS_TAG)
             return f"{self._token}-{self._places(index)[index.newest]}" if len(index.steps) else None
 
+    def anomalies(self) -> dict[int, tuple[Anomaly, ...]]:
+        """Return what went wrong, by step, ascending; within a step in the order in which it arose."""
+        with self._lock:
+            index = self._index(summaries.ANOMALIES_TAG)
+            return {
+                int(step): summaries.anomalies_of(self._value_at(index, at, summaries.ANOMALIES_TAG))
+                for at, step in enumerate(index.steps)
+            }
+
+    def profile_steps(self, kind: str) -> Steps:
+        """Return the steps, ascending, that have a matrix of `kind`, one of `frame.PROFILES`."""
+        return self._index(summaries.PREFIX + kind).steps
+
+    def profile(self, kind: str, step: int) -> FloatArray:
+        """Return the matrix of `kind`, one of `frame.PROFILES`, at `step`: (rows, columns of the kind).
+
+        Raises:
+            LookupError: nothing was recorded there.
+        """
+        return summaries.matrix_of(self._value(summaries.PREFIX + kind, step), PROFILES[kind].columns)
+
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds of matrices that the session holds, in the order of `frame.KINDS`."""
         return tuple(kind for kind in KINDS if len(self._index(summaries.PREFIX + kind).steps))
@@ -296,7 +318,13 @@ class SessionReader:
                     for tag in dict.fromkeys(scalars)
                     if _hold(self._index(tag).steps, step)
                 },
+                {kind: self.profile(kind, step) for kind in PROFILES if _hold(self.profile_steps(kind), step)},
+                self._anomalies_at(step),
             )
+
+    def _anomalies_at(self, step: int) -> tuple[Anomaly, ...]:
+        there = _hold(self._index(summaries.ANOMALIES_TAG).steps, step)
+        return summaries.anomalies_of(self._value(summaries.ANOMALIES_TAG, step)) if there else ()
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, list[int]]]:

@@ -17,17 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 
-from neural.session import histogram, wire
-from neural.session.frame import KINDS, Frame
+from neural.session import anomaly, histogram, wire
+from neural.session.anomaly import Anomaly
+from neural.session.frame import KINDS, PROFILES, Frame
 from neural.session.histogram import Histograms
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
 
 PLUGIN_NAME = "neuraldbg"
-VERSION = (1, 0)
+VERSION = (1, 1)
 PREFIX = f"{PLUGIN_NAME}/"
 INFO_TAG = f"{PREFIX}session"
 LAYERS_TAG = f"{PREFIX}layers"
+ANOMALIES_TAG = f"{PREFIX}anomalies"
 HISTOGRAMS_PREFIX = f"{PREFIX}histograms/"
 SCALARS_PLUGIN = "scalars"
 
@@ -115,11 +117,14 @@ def layers_event(table: LayerTable, step: int, wall_time: float) -> bytes:
 
 
 def frame_events(frame: Frame) -> Iterator[bytes]:
-    """Yield a serialized Event for each matrix, each set of histograms and each scalar of `frame`."""
+    """Yield a serialized Event for each matrix, each set of histograms, each scalar and the anomalies of `frame`."""
     for name, matrix in frame.matrices.items():
         kind = KINDS[name]
         metadata = _metadata(kind.columns, f"statistics of {kind.description}")
         yield _array_event(PREFIX + name, frame, metadata, np.asarray(matrix, "<f8").T)
+    for name, matrix in frame.profiles.items():
+        kind = PROFILES[name]
+        yield _array_event(PREFIX + name, frame, _metadata(kind.columns, kind.description), np.asarray(matrix, "<f8").T)
     for name, histograms in frame.histograms.items():
         entries = histograms.entries
         fits = not entries.size or int(entries.max()) <= np.iinfo(np.uint32).max
@@ -128,6 +133,9 @@ def frame_events(frame: Frame) -> Iterator[bytes]:
     for name, scalar in frame.scalars.items():
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[np.float32(scalar)])
         yield wire.event(name, frame.step, frame.wall_time, (tensor.SerializeToString(),), _scalar_metadata())
+    if frame.anomalies:
+        text = anomaly.to_json(frame.anomalies)
+        yield _text_event(ANOMALIES_TAG, frame.step, frame.wall_time, text, "what went wrong in the step (JSON)")
 
 
 @lru_cache
@@ -211,6 +219,11 @@ def locate_matrix(data: bytes, value: Value, columns: tuple[str, ...]) -> tuple[
 def histograms_of(value: Value) -> Histograms:
     """Return the histograms in `value`."""
     return Histograms(matrix_of(value, histogram.COLUMNS).astype(np.int64))
+
+
+def anomalies_of(value: Value) -> tuple[Anomaly, ...]:
+    """Return the anomalies in `value`, in the order in which they arose."""
+    return anomaly.from_json(text_of(value))
 
 
 def text_of(value: Value) -> str:

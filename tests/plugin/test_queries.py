@@ -250,6 +250,8 @@ def test_layers(server):
         "dtype": "float32",
         "trainable": True,
         "flops": None,
+        "input_dtypes": [],
+        "output_dtypes": [],
         "parameters": 12 + 5 + 6,
     }
     assert [layer["parameters"] for layer in document["layers"]] == [23, 0, 7]

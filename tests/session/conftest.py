@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from neural.session import statistics
-from neural.session.frame import KINDS, Frame
+from neural.session.anomaly import Anomaly
+from neural.session.frame import KINDS, PROFILES, Frame
 from neural.session.histogram import Histograms, reference_counts
 from neural.session.info import SessionInfo
 from neural.session.layers import Layer, LayerTable, Parameter
@@ -43,6 +44,8 @@ def _make_frame(step: int) -> Frame:
             for name, rows in tensors.items()
         },
         {"loss": 1.0 / (1 + step)},
+        {kind.name: random.normal(size=(3, len(kind.columns))) for kind in PROFILES.values()},
+        (Anomaly("forward", 1, nan=step, posinf=2, neginf=0), Anomaly("loss"), Anomaly("parameter", 0, 1)),
     )
 
 
@@ -55,6 +58,10 @@ def _assert_same_frame(actual: Frame, expected: Frame) -> None:
     assert list(actual.histograms) == list(expected.histograms)
     for name, histograms in expected.histograms.items():
         np.testing.assert_array_equal(actual.histograms[name].entries, histograms.entries)
+    assert list(actual.profiles) == list(expected.profiles)
+    for name, matrix in expected.profiles.items():
+        np.testing.assert_array_equal(actual.profiles[name], matrix)
+    assert actual.anomalies == expected.anomalies
     assert actual.scalars == {name: np.float32(value) for name, value in expected.scalars.items()}
 
 

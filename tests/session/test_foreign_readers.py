@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.util import tensor_util
 
-from neural.session.frame import KINDS
+from neural.session.frame import KINDS, PROFILES
 
 # The data server ends with the process that started it, so it gets a process of its own.
 DATA_SERVER = """
@@ -31,7 +31,8 @@ scalars = provider.read_scalars(context, experiment_id="", plugin_name="scalars"
 json.dump({
     "plugins": provider.list_plugins(context, experiment_id=""),
     "tensors": {run: {tag: {datum.step: datum.numpy.tolist() for datum in series} for tag, series in tags.items()
-                      if "histograms" not in tag and tag not in ("neuraldbg/layers", "neuraldbg/session")}
+                      if "histograms" not in tag
+                      and tag not in ("neuraldbg/layers", "neuraldbg/session", "neuraldbg/anomalies")}
                 for run, tags in data.items()},
     "scalars": {run: {tag: {datum.step: datum.value for datum in series} for tag, series in tags.items()}
                 for run, tags in scalars.items()},
@@ -58,7 +59,7 @@ def test_the_event_accumulator(record, make_frame) -> None:
 
 def test_the_raw_loader_reads_every_record(record) -> None:
     path = record(range(3))
-    assert len(list(RawEventFileLoader(str(path)).Load())) == 1 + 2 + 3 * (2 * len(KINDS) + 1)
+    assert len(list(RawEventFileLoader(str(path)).Load())) == 1 + 2 + 3 * (2 * len(KINDS) + len(PROFILES) + 2)
 
 
 def test_the_data_server(record, tmp_path, make_frame) -> None:
@@ -71,6 +72,9 @@ def test_the_data_server(record, tmp_path, make_frame) -> None:
     assert answer["tensors"][run] == {
         f"neuraldbg/{kind}": {str(step): make_frame(step).matrices[kind].T.tolist() for step in range(3)}
         for kind in KINDS
+    } | {
+        f"neuraldbg/{kind}": {str(step): make_frame(step).profiles[kind].T.tolist() for step in range(3)}
+        for kind in PROFILES
     }
     assert answer["scalars"][run]["loss"] == {
         str(step): float(np.float32(make_frame(step).scalars["loss"])) for step in range(3)

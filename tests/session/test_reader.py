@@ -87,7 +87,9 @@ def test_every_cut_of_a_file_leaves_what_was_whole(tmp_path: Path, make_frame, a
     def small_frame(step: int) -> Frame:
         frame = make_frame(step)
         matrices = {kind: frame.matrices[kind][:1] for kind in ("gradients", "weights")}
-        return dataclasses.replace(frame, matrices=matrices, histograms={"weights": frame.histograms["weights"]})
+        histograms = {"weights": frame.histograms["weights"]}
+        profiles = {"timing": frame.profiles["timing"][:1]}
+        return dataclasses.replace(frame, matrices=matrices, histograms=histograms, profiles=profiles)
 
     session = SessionWriter(tmp_path)
     for step in range(2):
@@ -115,6 +117,8 @@ def test_every_cut_of_a_file_leaves_what_was_whole(tmp_path: Path, make_frame, a
                     matrices={kind: expected.matrices[kind] for kind in frame.matrices},
                     histograms={kind: expected.histograms[kind] for kind in frame.histograms},
                     scalars={name: expected.scalars[name] for name in frame.scalars},
+                    profiles={kind: expected.profiles[kind] for kind in frame.profiles},
+                    anomalies=expected.anomalies if frame.anomalies else (),
                 ),
             )
         rest = cut - max([0, *(end for end in [len_of_head(whole), *ends] if end <= cut)])
