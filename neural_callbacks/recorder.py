@@ -35,7 +35,8 @@ LONGEST_REASON = 1000
 class Recorder:
     """Writes the session of one training run to `<log_dir>/<run_name>/neuraldbg/`.
 
-    `model` is the model's name, `framework` its framework with the version, `every` the sampling interval in steps.
+    `model` is the model's name, `framework` its framework with the version; `every`, `steps` and `overhead_budget` say
+    which steps are sampled, as in `SessionInfo`.
     Without a `run_name` the run is called `MODEL-YYYYmmdd-HHMMSS`; a name that already holds a session gets -2, -3, ...
     appended. Nothing here raises into training: what fails is logged once, kept as a notice, and left off.
 
@@ -50,14 +51,16 @@ class Recorder:
         framework: str,
         log_dir: str | Path,
         run_name: str | None,
-        every: int,
+        every: int | None = None,
+        steps: tuple[int, ...] | None = None,
+        overhead_budget: float | None = None,
         notices: Sequence[str] = (),
     ) -> None:
         started = time.time()
         self.run_name = _checked(run_name) if run_name is not None else _run_name(model, started)
         self.directory = Path(log_dir) / self.run_name / SESSION_FOLDER
         self.switched_off: set[str] = set()
-        self._info = SessionInfo(model, framework, started, every)
+        self._info = SessionInfo(model, framework, started, every, steps=steps, overhead_budget=overhead_budget)
         self._step = 0
         self._process = os.getpid()
         self._lock = threading.RLock()
@@ -115,12 +118,16 @@ class Recorder:
         """
         try:
             yield
-        except Exception as error:
-            if part in self.switched_off:
-                return
-            self.switched_off.add(part)
-            logger.debug("What failed in %s:", part, exc_info=error)
-            self.notice(f"NeuralDbg switched {part} off after an error, training goes on: {_reason(error)}.")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach training
+            self.failed(part, error)
+
+    def failed(self, part: str, error: Exception) -> None:
+        """Log once that `part` failed with `error`, keep that as a notice, and switch `part` off."""
+        if part in self.switched_off:
+            return
+        self.switched_off.add(part)
+        logger.debug("What failed in %s:", part, exc_info=error)
+        self.notice(f"NeuralDbg switched {part} off after an error, training goes on: {_reason(error)}.")
 
     def close(self, error: BaseException | None = None) -> None:
         """Write how the run ended (finished, or failed with `error`) and everything pending; safe to call again."""

@@ -193,6 +193,10 @@ class SessionReader:
                 for at, step in enumerate(index.steps)
             }
 
+    def scalar_steps(self, name: str) -> Steps:
+        """Return the steps, ascending, that have the headline figure `name`; steps without a frame among them."""
+        return self._index(name).steps
+
     def profile_steps(self, kind: str) -> Steps:
         """Return the steps, ascending, that have a matrix of `kind`, one of `frame.PROFILES`."""
         return self._index(summaries.PREFIX + kind).steps

@@ -142,6 +142,16 @@ def global_norm(rows: FloatArray) -> float:
     return float(merge(measured)[0, L2])
 
 
+def update_ratio(updates: FloatArray, weights: FloatArray) -> float:
+    """Return the l2 norm of the updates (n, 10) over that of the weights (n, 10) that they changed.
+
+    NaN where nothing was updated, or where the weights are zero.
+    """
+    changed = ~np.isnan(updates[:, COUNT])
+    below = global_norm(weights[changed])
+    return global_norm(updates[changed]) / below if below > 0 else float("nan")
+
+
 def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(bottom > 0, top / bottom, np.nan)

@@ -13,17 +13,16 @@ from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical
 
 @dataclass(frozen=True)
 class Signature:
-    """What the first measured forward pass of a module told: the shapes of its tensors and the type of its output.
+    """What the first measured forward pass of a module told of its tensors, and the type of its floating output."""
 
-    Inputs are those given by position: torch hands a hook for all modules no others.
-    """
+    input_shapes: tuple[Shape, ...] = ()
+    output_shapes: tuple[Shape, ...] = ()
+    dtype: str = ""
+    input_dtypes: tuple[str, ...] = ()
+    output_dtypes: tuple[str, ...] = ()
 
-    input_shapes: tuple[Shape, ...]
-    output_shapes: tuple[Shape, ...]
-    dtype: str
 
-
-UNSEEN = Signature((), (), "")
+UNSEEN = Signature()
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,14 @@ class Layout:
         self._signatures: dict[_Identity, Signature] = {}
         self._parameters: dict[tuple[int, str], int] = {}
 
-    def update(self, model: nn.Module, called: Iterable[nn.Module], signatures: Mapping[nn.Module, Signature]) -> bool:
+    def update(
+        self, present: Mapping[nn.Module, str], called: Iterable[nn.Module], signatures: Mapping[nn.Module, Signature]
+    ) -> bool:
         """Bring the numbers and the table up to date with the model as it is now; return whether the table changed.
 
-        `called` are the layers that ran in this step, in order of their first call; `signatures` tells of those
-        whose shapes are not known yet.
+        `present` are its layers with their own names, as `layers_of` gives them; `called` are the layers that ran in
+        this step, in order of their first call; `signatures` tells of those whose shapes are not known yet.
         """
-        present = {module: name for name, module in layers_of(model)}
         state = [(name, module, _fingerprint(module)) for module, name in present.items()]
         if state == self._state and not signatures:
             return False
@@ -145,6 +145,8 @@ class Layout:
                     seen.output_shapes,
                     seen.dtype,
                     trainable=not own or any(parameter.requires_grad for _, parameter in own),
+                    input_dtypes=seen.input_dtypes,
+                    output_dtypes=seen.output_dtypes,
                 )
             )
             for parameter_name, parameter in own:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import (
     Optimizer,
     register_optimizer_step_post_hook,
@@ -18,10 +20,14 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from neural_callbacks.pytorch.layout import Layout
+from neural.session.frame import Frame
+from neural_callbacks.pytorch import calls
+from neural_callbacks.pytorch.layout import Layout, layers_of
+from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
+from neural_callbacks.pytorch.sentinel import Passed, Sentinel, Trail
 from neural_callbacks.pytorch.taps import Sample
 from neural_callbacks.recorder import Recorder
-from neural_callbacks.schedule import Every
+from neural_callbacks.schedule import Depth, schedule_from
 
 FRAMES = "frames"  # the part that makes a frame of what was measured
 COMPILED = (
@@ -39,52 +45,82 @@ class NeuralDbg:
     or `attach()` before training and `close()` after it. The session goes to `<log_dir>/<run_name>/neuraldbg/`; the
     name of the run is made from the model's class and the time where none is given.
 
-    A step is a step of `optimizer`. Without one it is a step of the first optimizer that steps a parameter of `model`;
-    steps that a GradScaler skips do not count. Every `every`-th step, the first included, is measured: per layer the
-    activations and their gradients, per parameter the gradients (as the optimizer gets them: accumulated, unscaled,
-    clipped), the weights before the step, and what the step changed. Of a layer that runs several times in a step all
-    calls make one row. Forward passes without gradients, as in evaluation, are left aside. Of sparse gradients the
-    stored values are measured; integer and complex tensors are not. Of a compiled model the parameters are recorded,
-    the activations not.
+    `model` may be several models that train together, as a list or by name. A step ends with a step of `optimizer`; of
+    several optimizers with that of the last one. Without one it is the first optimizer that steps a parameter of
+    `model`. A step that a GradScaler skips counts, and is marked by the scalar `skipped`.
+
+    Which steps are measured: every `every`-th, the first included; or those in `steps`; or, where neither is given, as
+    many as cost `overhead_budget` of the training time (2 % where that is not given either), the first few always.
+    `histograms=False` leaves those out. Measured are per layer the activations and their gradients, per parameter the
+    gradients (as the optimizer gets them: accumulated, unscaled, clipped), the weights before the step, and what the
+    step changed; of an optimizer that steps several times within a step the first weights and gradients, and the whole
+    change. Of a layer that runs several times in a step all calls make one row. Forward passes without gradients, or
+    from which `backward` does not start, as in evaluation, are left aside. Of sparse gradients the stored values are
+    measured; integer and complex tensors are not. Of a compiled model the parameters are recorded, the activations not.
+
+    The loss is what `backward` is called on, before any scaling; of several optimizers, each has its own.
+
+    With `sentinel`, also the steps between are looked at for the first loss or gradient that is not finite, and such a
+    step is recorded too, with the layers where that arose, in order.
 
     `notices` are sentences that the session shows to whoever looks at it.
 
     Training is the same, to the last bit, with and without; what fails in here is logged once and left off.
 
     Raises:
-        TypeError: `model` is not an `nn.Module`, or `optimizer` not a torch optimizer.
-        ValueError: `every` or `run_name` cannot be used; the text says what can.
+        TypeError: `model` holds something else than `nn.Module`, or `optimizer` than torch optimizers.
+        ValueError: `every`, `steps`, `overhead_budget` or `run_name` cannot be used; the text says what can.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        optimizer: Optimizer | None = None,
+        model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
         log_dir: str | Path = "runs",
         run_name: str | None = None,
-        every: int = 10,
+        every: int | None = None,
         *,
+        steps: Iterable[int] | None = None,
+        overhead_budget: float | None = None,
+        histograms: bool = True,
+        sentinel: bool = True,
         notices: Sequence[str] = (),
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"NeuralDbg watches a torch.nn.Module, not {type(model).__name__}; write NeuralDbg(model).")
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"The optimizer is a {type(optimizer).__name__}, not a torch.optim.Optimizer; write "
-                "NeuralDbg(model, optimizer), or leave it out."
-            )
-        self._model = model
-        self._optimizer = optimizer
+        self._model, self._name = _one_model(model)
+        self._given = _listed(optimizer)
         self._log_dir = log_dir
         self._run_name = run_name
-        self._schedule = Every(every)
+        self._schedule = schedule_from(every=every, steps=steps, overhead_budget=overhead_budget)
+        self._has_histograms = histograms
+        self._has_sentinel = sentinel
         self._notices = tuple(notices)
         self._recorder: Recorder | None = None
         self._handles: list[RemovableHandle] = []
         self._taps: list[RemovableHandle] = []
-        self._sample: Sample | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._optimizers = self._given
         self._layout = Layout()
+        self._sentinel = Sentinel([module for _, module in layers_of(self._model)])
+        self._is_compiled = _is_compiled(self._model)
         self._step = 0
+        self._ended = time.perf_counter()
+        self._is_broken = False
+        self._sample: Sample | None = None
+        self._reset_step()
+
+    def _reset_step(self) -> None:
+        self._depth = Depth.NOTHING
+        self._trail: Trail | None = None
+        self._own = 0.0
+        # The losses that no optimizer has stepped on yet, and which have.
+        self._losses: list[Tensor | float] = []
+        self._has_loss = False
+        self._stepped: list[Optimizer] = []
+        self._closure_of: Optimizer | None = None
+        self._scaled: Optimizer | None = None
+        self._was_skipped = False
 
     @property
     def directory(self) -> Path | None:
@@ -95,25 +131,31 @@ class NeuralDbg:
         """Start to watch. Attached already, it does nothing."""
         if self._handles:
             return self
+        schedule = self._schedule = self._schedule.anew()
         self._recorder = Recorder(
-            model=type(self._model).__name__,
+            model=self._name,
             framework=f"pytorch {torch.__version__}",
             log_dir=self._log_dir,
             run_name=self._run_name,
-            every=self._schedule.n,
+            every=schedule.every,
+            steps=schedule.steps,
+            overhead_budget=schedule.overhead_budget,
             notices=self._notices,
         )
-        self._layout, self._step = Layout(), 0
-        if self._optimizer is not None:
-            self._handles += [
-                self._optimizer.register_step_pre_hook(self._before_step),
-                self._optimizer.register_step_post_hook(self._after_step),
-            ]
+        self._reset()
+        self._on_modules = ModuleHooks(self._recorder)
+        if self._optimizers:
+            for optimizer in self._optimizers:
+                self._handles += [
+                    optimizer.register_step_pre_hook(self._before_step),
+                    optimizer.register_step_post_hook(self._after_step),
+                ]
         else:
             self._handles += [
                 register_optimizer_step_pre_hook(_weak(self._before_step)),
                 register_optimizer_step_post_hook(_weak(self._after_step)),
             ]
+        calls.listen(self)
         # Who forgets to close, and drops both this and the optimizer, leaves no hook behind either.
         self._abandoned = weakref.finalize(self, _abandon, self._handles, self._taps, self._recorder)
         self._abandoned.atexit = False  # the recorder has its own last word then
@@ -124,6 +166,7 @@ class NeuralDbg:
         """Stop watching and finish the session, as failed where `error` ended training. May be called again."""
         self._end_sample()
         _remove(self._handles)
+        calls.leave(self)
         if self._recorder is not None:
             self._abandoned.detach()
             self._recorder.close(error)
@@ -137,62 +180,239 @@ class NeuralDbg:
         self.close(error)
 
     def record_scalars(self, **scalars: Tensor | float) -> None:
-        """Record figures of the step, as `record_scalars(loss=loss)`, before the optimizer's step.
+        """Record figures of the step, as `record_scalars(accuracy=accuracy)`, before the optimizer's step.
 
         They are looked at in sampled steps only, and without making the device wait. Of a figure that is given several
-        times in a step, as where gradients are accumulated, the mean is recorded.
+        times in a step, as where gradients are accumulated, the mean is recorded. A `loss` given here counts in place
+        of what `backward` is called on.
         """
         if self._sample is not None:
+            self._has_loss = self._has_loss or "loss" in scalars
             for name, value in scalars.items():
                 self._sample.scalar(name, value)
 
     def _begin(self, recorder: Recorder) -> None:
-        """Start to measure, where the schedule says so, all that runs until the end of the optimizer's next step."""
-        if not self._schedule(self._step) or FRAMES in recorder.switched_off:
+        """Start the step: to measure, where it is sampled, all until the end of the last optimizer's step."""
+        self._reset_step()
+        if FRAMES in recorder.switched_off:
             return
         with recorder.contained(FRAMES):
-            sample = Sample(self._model, self._layout, recorder)
-            if _is_compiled(self._model):
+            self._depth = self._schedule.plan(self._step)
+            if self._depth:
+                self._sample = self._new_sample(recorder)
+            if self._is_compiled:
                 recorder.notice(COMPILED)
-            else:
-                # One hook for all modules, and none on the model itself: it can be copied and pickled in mid-step.
-                self._taps.append(register_module_forward_hook(_unless_compiling(sample.forward)))
-            self._sample = sample
+            elif self._sample is not None:
+                self._taps += self._on_modules.sampled(self._sample)
+            elif self._watches_all_steps(recorder):
+                self._sentinel.forget()
+                self._taps += self._on_modules.unsampled(self._sentinel)
+
+    def _watches_all_steps(self, recorder: Recorder) -> bool:
+        return self._has_sentinel and not {SENTINEL, FRAMES} & recorder.switched_off
+
+    def _new_sample(self, recorder: Recorder) -> Sample:
+        binned = self._has_histograms and self._depth is Depth.HISTOGRAMS
+        return Sample(self._model, self._layout, recorder, binned=binned)
 
     def _end_sample(self) -> Sample | None:
         _remove(self._taps)
         sample, self._sample = self._sample, None
         return sample
 
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recorder, sample = self._recorder, self._sample
-        if recorder is None or sample is None or not self._is_watched(optimizer):
+    def backward_begins(self, losses: tuple[Tensor, ...], scale: Tensor | None) -> None:
+        """Take in the losses that training goes back from; see `calls.Listener`."""
+        started, recorder = time.perf_counter(), self._recorder
+        if recorder is None or not self._has_run():
             return
         with recorder.contained(FRAMES):
-            parameters = list(self._model.parameters())
-            sample.before_step(parameters, _stepped(optimizer))
-            if not _has_closure(args, kwargs):
-                sample.gradients(parameters)
+            if self._sample is not None:
+                self._sample.scaled_by(scale)
+            if self._closure_of is None or not self._losses:  # of a closure that runs several times the first counts
+                for loss in losses:
+                    if loss.numel() == 1 and loss.is_floating_point():
+                        # On the host the loss is there; a device is not waited for.
+                        self._losses.append(loss.item() if loss.device.type == "cpu" else loss.detach())
+            if self._sample is None and not _are_finite(self._losses):
+                self._alarm(recorder, self._sentinel.producers())
+            self._sentinel.release()
+        self._own += time.perf_counter() - started
 
-    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recorder = self._recorder
+    def backward_ends(self) -> None:
+        """Nothing is to be done then; see `calls.Listener`."""
+
+    def _has_run(self) -> bool:
+        """Say whether the model took part in this step so far, as far as that can be known."""
+        if self._is_compiled or not self._has_sentinel:
+            return True
+        return self._sample.has_run if self._sample is not None else bool(self._sentinel.order)
+
+    def _alarm(self, recorder: Recorder, producers: Sequence[Passed] = ()) -> None:
+        """Something is not finite in a step that is not sampled: measure from here on what is still there."""
+        if self._is_broken or not self._watches_all_steps(recorder):
+            return
+        self._depth = Depth.HISTOGRAMS
+        self._sample = self._new_sample(recorder)
+        self._sample.catch_up(self._sentinel.passed)
+        self._trail = self._sentinel.trail(producers)
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        started, recorder = time.perf_counter(), self._recorder
         if recorder is None or not self._is_watched(optimizer):
             return
+        with recorder.contained(FRAMES):
+            if _has_closure(args, kwargs):
+                self._closure_of = optimizer
+                self._measure(optimizer, gradients=False)
+            else:
+                self._look(recorder, optimizer)
+                self._measure(optimizer, gradients=True)
+        self._own += time.perf_counter() - started
+
+    def _look(self, recorder: Recorder, optimizer: Optimizer) -> None:
+        """Let the sentinel look at the gradients, and at the losses that are on a device."""
+        if self._sample is None and self._watches_all_steps(recorder):
+            losses = [loss for loss in self._losses if isinstance(loss, Tensor)]
+            with recorder.contained(SENTINEL):
+                if self._sentinel.is_quiet(optimizer, losses):
+                    self._is_broken = False
+                else:
+                    self._alarm(recorder)
+
+    def _measure(self, optimizer: Optimizer, *, gradients: bool) -> None:
+        """Measure the parameters that `optimizer` is about to change; with the last one, those that nobody changes."""
+        sample = self._sample
+        if sample is None:
+            return
+        self._take_losses(sample, optimizer)
+        if optimizer in self._stepped:
+            return
+        own = _parameters_of(optimizer)
+        if self._is_last(optimizer):
+            others = [_parameters_of(other) for other in self._optimizers if other is not optimizer]
+            chosen = [parameter for parameter in self._model.parameters() if not any(parameter in o for o in others)]
+        else:
+            chosen = [parameter for parameter in self._model.parameters() if parameter in own]
+        sample.before_step(chosen, own)
+        if gradients:
+            sample.gradients(chosen, _inverse_of(getattr(optimizer, "grad_scale", None)))
+
+    def _take_losses(self, sample: Sample, optimizer: Optimizer) -> None:
+        """Record what `backward` was called on since the last optimizer's step, as the loss of this one."""
+        losses, self._losses = self._losses, []
+        if not self._has_loss:
+            name = "loss" if len(self._optimizers) == 1 else f"loss_{self._optimizers.index(optimizer) + 1}"
+            for loss in losses:
+                sample.scalar(name, loss)
+
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        started, recorder = time.perf_counter(), self._recorder
+        if recorder is None or not self._is_watched(optimizer):
+            return
+        with recorder.contained(FRAMES):
+            # A fused optimizer is told by its scaler and skips by itself.
+            found_inf = getattr(optimizer, "found_inf", None)
+            self._was_skipped |= found_inf is not None and bool(found_inf)
+            if _has_closure(args, kwargs):
+                # The closure ran forward and backward within the step: only now are the gradients there.
+                self._closure_of = None
+                self._look(recorder, optimizer)
+                if self._sample is not None:
+                    self._take_losses(self._sample, optimizer)
+                    self._sample.gradients(list(self._model.parameters()))
+        self._own += time.perf_counter() - started
+        self._scaled = None
+        self._stepped.append(optimizer)
+        if self._is_last(optimizer):
+            self._end_step(recorder)
+
+    def scaler_begins(self, optimizer: Optimizer) -> None:
+        """Note which optimizer a scaler may let step; see `calls.Listener`."""
+        self._scaled = optimizer
+
+    def scaler_ends(self, optimizer: Optimizer) -> None:
+        """Where it did not, take in what there is, and end the step if that was the last optimizer."""
+        recorder = self._recorder
+        if recorder is None or self._scaled is not optimizer or not self._is_watched(optimizer):
+            return
+        self._scaled = None
+        self._was_skipped = True
+        with recorder.contained(FRAMES):
+            self._measure(optimizer, gradients=True)
+        if self._is_last(optimizer):
+            self._end_step(recorder)
+
+    def _end_step(self, recorder: Recorder) -> None:
+        started = time.perf_counter()
         sample = self._end_sample()
-        if sample is not None:
-            with recorder.contained(FRAMES):
-                if _has_closure(args, kwargs):
-                    # The closure ran forward and backward within the step: only now are the gradients there.
-                    sample.gradients(list(self._model.parameters()))
-                sample.after_step()
-                recorder.record(sample.finish(self._step))
+        with recorder.contained(FRAMES):
+            if sample is not None:
+                recorder.record(self._frame(sample))
+                self._sentinel = Sentinel(self._layout.layer_numbers)
+                self._is_compiled = _is_compiled(self._model)
+            elif self._was_skipped:
+                recorder.record(Frame(self._step, time.time(), scalars={"skipped": 1.0}))
+            ended = time.perf_counter()
+            self._own += ended - started + (0.0 if sample is None else sample.own_seconds)
+            duration, self._ended = ended - self._ended, ended
+            self._schedule.report(self._step, duration=duration, depth=self._depth, own=self._own)
         self._step += 1
         self._begin(recorder)
 
+    def _frame(self, sample: Sample) -> Frame:
+        """Finish the sample: its frame, with what went wrong only where that began."""
+        if not self._was_skipped:
+            sample.after_step()
+        frame = sample.finish(self._step, self._trail, was_skipped=self._was_skipped)
+        scalars = dict(frame.scalars)
+        if not math.isnan(self._schedule.overhead):
+            scalars["overhead"] = self._schedule.overhead
+        if self._was_skipped:
+            scalars["skipped"] = 1.0
+        was_broken, self._is_broken = self._is_broken, bool(frame.anomalies)
+        return dataclasses.replace(frame, scalars=scalars, anomalies=() if was_broken else frame.anomalies)
+
+    def _is_last(self, optimizer: Optimizer) -> bool:
+        return optimizer is self._optimizers[-1]
+
     def _is_watched(self, optimizer: Optimizer) -> bool:
-        if self._optimizer is None and not _stepped(optimizer).isdisjoint(self._model.parameters()):
-            self._optimizer = optimizer
-        return self._optimizer is optimizer
+        if not self._optimizers and not _parameters_of(optimizer).isdisjoint(self._model.parameters()):
+            self._optimizers = (optimizer,)
+        return any(optimizer is one for one in self._optimizers)
+
+
+def _one_model(model: Any) -> tuple[nn.Module, str]:
+    """Return what is watched as one module, and its name."""
+    if isinstance(model, nn.Module):
+        return model, type(model).__name__
+    parts = [*model.values()] if isinstance(model, Mapping) else model
+    if not isinstance(parts, (list, tuple)) or not parts or not all(isinstance(part, nn.Module) for part in parts):
+        raise TypeError(
+            f"NeuralDbg watches a torch.nn.Module, or several in a list or a dict, not {type(model).__name__}; write "
+            "NeuralDbg(model)."
+        )
+    name = "+".join(type(part).__name__ for part in parts)
+    return (nn.ModuleDict(dict(model)) if isinstance(model, Mapping) else nn.ModuleList(parts)), name
+
+
+def _listed(optimizer: Any) -> tuple[Optimizer, ...]:
+    given = (optimizer,) if isinstance(optimizer, Optimizer) else () if optimizer is None else optimizer
+    for one in given if isinstance(given, (list, tuple)) else (given,):
+        if not isinstance(one, Optimizer):
+            raise TypeError(
+                f"The optimizer is a {type(one).__name__}, not a torch.optim.Optimizer; write "
+                "NeuralDbg(model, optimizer), or leave it out."
+            )
+    return tuple(given)
+
+
+def _are_finite(losses: Iterable[Tensor | float]) -> bool:
+    """Say whether the losses that are known on the host are finite."""
+    return all(isinstance(loss, Tensor) or math.isfinite(loss) for loss in losses)
+
+
+def _inverse_of(scale: Tensor | None) -> Tensor | None:
+    return None if scale is None else scale.detach().double().reciprocal()
 
 
 def _remove(handles: list[RemovableHandle]) -> None:
@@ -206,7 +426,7 @@ def _abandon(handles: list[RemovableHandle], taps: list[RemovableHandle], record
     recorder.close()
 
 
-def _stepped(optimizer: Optimizer) -> set[nn.Parameter]:
+def _parameters_of(optimizer: Optimizer) -> set[nn.Parameter]:
     return {parameter for group in optimizer.param_groups for parameter in group["params"]}
 
 
@@ -218,16 +438,6 @@ def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _is_compiled(model: nn.Module) -> bool:
     # As torch.compile(model) wraps it, and as model.compile() marks it.
     return any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules())  # noqa: SLF001
-
-
-def _unless_compiling(hook: Callable[..., None]) -> Callable[..., None]:
-    """Return a hook that torch.compile traces as nothing: what it compiles is the same with and without."""
-
-    def traceable(*args: Any) -> None:
-        if not torch.compiler.is_compiling():
-            hook(*args)
-
-    return traceable
 
 
 def _weak(method: Callable[..., None]) -> Callable[..., None]:

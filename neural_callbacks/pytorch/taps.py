@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from neural.session import histogram, statistics
+from neural.session.anomaly import Anomaly
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms, IntArray
 from neural.session.statistics import FloatArray
+from neural_callbacks.pytorch import anomalies
+from neural_callbacks.pytorch.activity import Activity
 from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
-from neural_callbacks.pytorch.reducers import Reducer, reducer_for
+from neural_callbacks.pytorch.parameters import ParameterTaps
+from neural_callbacks.pytorch.reducers import Reduced, Reducer, reducer_for
+from neural_callbacks.pytorch.sentinel import Passed, Trail, in_backward
 from neural_callbacks.pytorch.statistics import measurable
+from neural_callbacks.pytorch.structures import tensors
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 # The parts that an error switches off one by one.
@@ -27,109 +34,167 @@ ACTIVATIONS, PARAMETERS, SCALARS = "activations", "parameters", "scalars"
 _CODE_OF_BIN = histogram.counts_from_codes(np.arange(histogram.BINS))
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in `value`: itself, or those inside tuples, lists, mappings and dataclasses, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors(getattr(value, field.name))
+@dataclass
+class _Pass:
+    """One call of the model, or of a part of it from outside: did a gradient leave it, could one?"""
+
+    has_gradient: bool = False
+    went_back: bool = False
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it counts: what could have a gradient and got none was evaluation."""
+        return self.went_back or not self.has_gradient
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """One tensor that a reducer was given, or its share of several."""
+
+    kind: str
+    owner: nn.Module | Tensor
+    of: _Pass | None = None
 
 
 class Sample:
-    """Measures one step of `model`.
+    """Measures one step of `model`; `binned`: with histograms.
 
     The manager calls it from hooks; what fails inside is contained by `recorder`. All floating tensors that a layer
     gives out in one step, over its outputs, its calls and the passes of an accumulated gradient, make one row.
-    Forward passes without gradients, as in evaluation, are left aside.
+    Left aside are forward passes without gradients, those from which `backward` never started (both are evaluation),
+    and those that a checkpointed module runs again on the way back.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, recorder: Recorder) -> None:
+    def __init__(self, model: nn.Module, layout: Layout, recorder: Recorder, *, binned: bool) -> None:
         self._model = model
         self._layout = layout
         self._recorder = recorder
+        self._binned = binned
+        self.own_seconds = 0.0
         self._called: list[nn.Module] = []
         self._signatures: dict[nn.Module, Signature] = {}
         self._reducers: dict[torch.device, Reducer] = {}
-        self._measured: dict[Reducer, list[tuple[str, nn.Module | Tensor]]] = {}
+        self._measured: dict[Reducer, list[_Measured]] = {}
         self._scalars: dict[Reducer, list[str]] = {}
-        self._before: dict[nn.Parameter, Tensor] = {}
+        self._parameters = ParameterTaps(self._reducer, self._note)
+        self._activity = Activity()
+        self._running: list[nn.Module] = []
+        self._pass = _Pass()
+        self._on_the_way_forward: Counter[nn.Module] = Counter()
+        self._inverse_scale: Tensor | None = None
         self._by_output: set[nn.Module] = set()
         self._by_logits: list[nn.Module] = []
         self._is_over = False
 
     @functools.cached_property
-    def _layers(self) -> frozenset[nn.Module]:
+    def _layers(self) -> dict[nn.Module, str]:
         # Looked up when the first forward pass runs: until then the user may still put other layers in.
-        return frozenset(module for _, module in layers_of(self._model))
+        return {module: name for name, module in layers_of(self._model)}
 
-    def forward(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    @functools.cached_property
+    def _tree(self) -> frozenset[nn.Module]:
+        return frozenset(self._model.modules())
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a layer has been measured."""
+        return bool(self._called)
+
+    def enter(self, module: nn.Module) -> None:
+        """Note that the forward pass of a module begins."""
+        if module in self._tree:
+            if not self._running:
+                self._pass = _Pass()
+            self._running.append(module)
+
+    def leave(self, module: nn.Module) -> None:
+        """Note that the forward pass of a module has ended."""
+        if module in self._running:
+            while self._running.pop() is not module:
+                pass  # one inside ended by an exception that was caught
+
+    def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Measure the output of a layer's forward pass, and have its gradient measured on the way back."""
-        if self._is_off(ACTIVATIONS) or not torch.is_grad_enabled():
+        if self._is_off(ACTIVATIONS) or module not in self._layers or not torch.is_grad_enabled():
             return
-        with self._recorder.contained(ACTIVATIONS):
-            if module not in self._layers:
-                return
-            self._called.append(module)
-            if module not in self._signatures and self._layout.needs_signature(module):
-                self._signatures[module] = _signature(inputs, output)
-            for tensor in tensors(output):
-                self._measure("activations", module, tensor)
-                if tensor.requires_grad:
-                    tensor.register_hook(functools.partial(self._backward, module))
-                    # What softmax or sigmoid gives out may carry its logits, for a loss that starts from there.
-                    logits = getattr(tensor, "logits", None)
-                    if isinstance(logits, Tensor) and logits.requires_grad:
-                        logits.register_hook(functools.partial(self._backward_logits, module))
+        started = time.perf_counter()
+        try:
+            if in_backward():
+                if self._on_the_way_forward[module]:
+                    return
+            else:
+                self._on_the_way_forward[module] += 1
+            self._take(module, inputs, tensors(output), self._pass)
+        except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time
+            self._recorder.failed(ACTIVATIONS, error)
+        self.own_seconds += time.perf_counter() - started
 
-    def _backward(self, module: nn.Module, gradient: Tensor) -> None:
-        # A graph kept by the user runs backward again in later steps: by then this sample is over.
+    def catch_up(self, passed: Iterable[Passed]) -> None:
+        """Take in forward passes of this step that nobody measured, where their outputs are still what they were."""
         if not self._is_off(ACTIVATIONS):
             with self._recorder.contained(ACTIVATIONS):
-                self._by_output.add(module)
-                self._measure("activation_gradients", module, gradient)
+                for one in passed:
+                    if one.is_as_it_was:
+                        self._take(one.module, one.inputs, one.outputs, self._pass)
 
-    def _backward_logits(self, module: nn.Module, gradient: Tensor) -> None:
+    def _take(self, module: nn.Module, inputs: Any, outputs: Iterable[Tensor], of: _Pass) -> None:
+        self._called.append(module)
+        outputs = list(outputs)
+        if module not in self._signatures and self._layout.needs_signature(module):
+            self._signatures[module] = _signature(inputs, outputs)
+        for tensor in outputs:
+            self._measure("activations", module, tensor, of)
+            if tensor.requires_grad:
+                of.has_gradient = True
+                tensor.register_hook(functools.partial(self._backward, module, of))
+                # What softmax or sigmoid gives out may carry its logits, for a loss that starts from there.
+                logits = getattr(tensor, "logits", None)
+                if isinstance(logits, Tensor) and logits.requires_grad:
+                    logits.register_hook(functools.partial(self._backward_logits, module, of))
+
+    def scaled_by(self, scale: Tensor | None) -> None:
+        """Say that the losses of the gradients that come were multiplied by `scale` (None: by nothing)."""
+        self._running = []  # what an exception broke off has not left
+        self._inverse_scale = None if scale is None else scale.detach().double().reciprocal()
+
+    def _backward(self, module: nn.Module, of: _Pass, gradient: Tensor) -> None:
+        # A graph kept by the user runs backward again in later steps: by then this sample is over.
+        if self._is_off(ACTIVATIONS):
+            return
+        started = time.perf_counter()
+        try:
+            of.went_back = True
+            self._by_output.add(module)
+            self._measure("activation_gradients", module, gradient)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._recorder.failed(ACTIVATIONS, error)
+        self.own_seconds += time.perf_counter() - started
+
+    def _backward_logits(self, module: nn.Module, of: _Pass, gradient: Tensor) -> None:
         # The way back meets an output before its logits: where the output had a gradient, that is the one.
         if module not in self._by_output and not self._is_off(ACTIVATIONS):
             with self._recorder.contained(ACTIVATIONS):
+                of.went_back = True
                 self._by_logits.append(module)
                 self._measure("activation_gradients", module, gradient)
 
     def before_step(self, parameters: Collection[nn.Parameter], stepped: Collection[nn.Parameter]) -> None:
         """Measure `parameters`; keep a copy of those that the optimizer steps, to tell what it changed."""
         if not self._is_off(PARAMETERS):
-            with self._recorder.contained(PARAMETERS):
-                for parameter in parameters:
-                    if parameter in stepped:
-                        self._before[parameter] = before = parameter.detach().clone()
-                        self._measure("weights", parameter, before, lasting=True)
-                    else:
-                        self._measure("weights", parameter, parameter)
+            with self._recorder.contained(PARAMETERS), torch.no_grad():
+                self._parameters.weights(parameters, stepped)
 
-    def gradients(self, parameters: Collection[nn.Parameter]) -> None:
-        """Measure the gradients that `parameters` hold now."""
+    def gradients(self, parameters: Collection[nn.Parameter], factor: Tensor | None = None) -> None:
+        """Measure the gradients that `parameters` hold now, times `factor` where it is given."""
         if not self._is_off(PARAMETERS):
-            with self._recorder.contained(PARAMETERS):
-                for parameter in parameters:
-                    if parameter.grad is not None:
-                        self._measure("gradients", parameter, parameter.grad)
+            with self._recorder.contained(PARAMETERS), torch.no_grad():
+                self._parameters.gradients(parameters, factor)
 
     def after_step(self) -> None:
-        """Measure what the optimizer's step changed."""
+        """Measure what the optimizers' steps changed."""
         if not self._is_off(PARAMETERS):
-            with self._recorder.contained(PARAMETERS):
-                for parameter, before in self._before.items():
-                    after = parameter.detach()
-                    narrow = after.element_size() < torch.float32.itemsize
-                    change = after.float() - before.float() if narrow else after - before
-                    self._measure("updates", parameter, change, lasting=True)
+            with self._recorder.contained(PARAMETERS), torch.no_grad():
+                self._parameters.updates()
 
     def scalar(self, name: str, value: Tensor | float) -> None:
         """Take in a headline figure; of one that is given several times in a step, the mean counts."""
@@ -148,48 +213,95 @@ class Sample:
         return self._is_over or part in self._recorder.switched_off
 
     def _reducer(self, device: torch.device) -> Reducer:
-        if device not in self._reducers:
-            self._reducers[device] = reducer_for(device)
-        return self._reducers[device]
+        found = self._reducers.get(device)
+        if found is None:
+            found = self._reducers[device] = reducer_for(device, binned=self._binned)
+            self._measured[found] = []
+        return found
 
-    def _measure(self, kind: str, owner: nn.Module | Tensor, values: Tensor, *, lasting: bool = False) -> None:
+    def _note(self, reducer: Reducer, kind: str, owners: Sequence[Tensor]) -> None:
+        self._measured[reducer] += [_Measured(kind, owner) for owner in owners]
+
+    def _measure(self, kind: str, owner: nn.Module, values: Tensor, of: _Pass | None = None) -> None:
         flat = measurable(values)
-        if flat is not None:
-            reducer = self._reducer(flat.device)
-            reducer.measure(flat, lasting=lasting)
-            self._measured.setdefault(reducer, []).append((kind, owner))
+        if flat is None:
+            return
+        if of is None and self._inverse_scale is not None:
+            flat = flat * self._inverse_scale.to(flat)
+        reducer = self._reducer(flat.device)
+        row = reducer.measure(flat, lasting=False)
+        measured = self._measured[reducer]
+        measured.append(_Measured(kind, owner, of))
+        if of is not None:
+            self._activity.look(owner, values.detach(), (reducer, len(measured) - 1), row)
 
-    def finish(self, step: int) -> Frame:
-        """Bring the layout up to date, write it where it changed, and return the frame of what was measured."""
+    def finish(self, step: int, trail: Trail | None = None, *, was_skipped: bool = False) -> Frame:
+        """Bring the layout up to date, write it where it changed, and return the frame of what was measured.
+
+        `trail` is what the sentinel knows of a step that was not sampled from its beginning. `was_skipped`: a scaler
+        skipped the optimizer's step because a gradient is not finite, which scaling is there for.
+        """
         self._is_over = True
         layout = self._layout
-        if layout.update(self._model, self._called, self._signatures):
+        if layout.update(self._layers, self._called, self._signatures):
             self._recorder.write_layers(layout.table, step)
         for module in self._by_logits:
             self._recorder.notice(BY_LOGITS.format(layout.table.layers[layout.layer_numbers[module]].own_name))
-        rows: list[FloatArray] = [np.empty((0, len(statistics.COLUMNS)))]
-        counts: list[IntArray] = [np.empty((0, histogram.BINS), np.int64)]
-        measured: list[tuple[str, nn.Module | Tensor]] = []
-        scalars: dict[str, list[float]] = {}
-        for reducer in self._reducers.values():
-            some_rows, some_counts, figures = reducer.collect()
-            rows.append(some_rows)
-            counts.append(some_counts)
-            measured += self._measured.get(reducer, [])
-            for name, figure in zip(self._scalars.get(reducer, []), figures, strict=True):
-                scalars.setdefault(name, []).append(float(figure))
-        matrices, histograms = gather(
-            [(kind, _number(owner, layout)) for kind, owner in measured],
-            np.concatenate(rows),
-            np.concatenate(counts),
-            {"layers": len(layout.table.layers), "parameters": len(layout.table.parameters)},
+        reduced = {reducer: reducer.collect() for reducer in self._reducers.values()}
+        entries = [
+            (entry.kind, _number(entry.owner, layout) if entry.of is None or entry.of.is_training else None)
+            for reducer in reduced
+            for entry in self._measured[reducer]
+        ]
+        rows = np.concatenate([np.empty((0, len(statistics.COLUMNS))), *(part.rows for part in reduced.values())])
+        counts = [part.counts for part in reduced.values() if part.counts is not None]
+        heights = {"layers": len(layout.table.layers), "parameters": len(layout.table.parameters)}
+        matrices, histograms = gather(entries, rows, np.concatenate(counts) if counts else None, heights)
+        figures = self._figures(reduced, matrices)
+        profiles = self._activity.finish(
+            lambda place: reduced[place[0]].rows[place[1]], layout.layer_numbers.get, heights["layers"]
         )
-        figures_by_name = {name: float(np.mean(values)) for name, values in scalars.items()}
-        if "gradients" in matrices:
-            figures_by_name["gradient_norm"] = statistics.global_norm(matrices["gradients"])
+        found = self._anomalies(entries, rows, figures, matrices, trail)
+        if was_skipped:
+            found = tuple(one for one in found if one.place in {"forward", "loss"})
         # A graph that the user keeps refers to this sample: let it not keep the tensors too.
-        self._reducers, self._measured, self._before = {}, {}, {}
-        return Frame(step, time.time(), matrices, histograms, figures_by_name)
+        self._reducers, self._measured, self._activity = {}, {}, Activity()
+        self._parameters = ParameterTaps(self._reducer, self._note)
+        return Frame(step, time.time(), matrices, histograms, figures, profiles, found)
+
+    def _anomalies(
+        self,
+        entries: Sequence[tuple[str, int | None]],
+        rows: FloatArray,
+        figures: Mapping[str, float],
+        matrices: Mapping[str, FloatArray],
+        trail: Trail | None,
+    ) -> tuple[Anomaly, ...]:
+        table, numbers = self._layout.table, self._numbers
+        losses = [value for name, value in figures.items() if name == "loss" or name.startswith("loss_")]
+        found = anomalies.find(entries, rows, table, loss_is_finite=bool(np.isfinite(losses).all()))
+        if trail is None:
+            return found
+        on_the_way_back = anomalies.infer_backward(
+            numbers(trail.order), matrices.get("gradients"), numbers(trail.backward), table
+        )
+        return anomalies.with_inferred(found, numbers(trail.forward), on_the_way_back)
+
+    def _numbers(self, modules: Iterable[nn.Module]) -> list[int]:
+        numbers = self._layout.layer_numbers
+        return [numbers[module] for module in modules if module in numbers]
+
+    def _figures(self, reduced: Mapping[Reducer, Reduced], matrices: Mapping[str, FloatArray]) -> dict[str, float]:
+        scalars: dict[str, list[float]] = {}
+        for reducer, part in reduced.items():
+            for name, figure in zip(self._scalars.get(reducer, []), part.scalars, strict=True):
+                scalars.setdefault(name, []).append(float(figure))
+        figures = {name: float(np.mean(values)) for name, values in scalars.items()}
+        if "gradients" in matrices:
+            figures["gradient_norm"] = statistics.global_norm(matrices["gradients"])
+        if "updates" in matrices and "weights" in matrices:
+            figures["update_ratio"] = statistics.update_ratio(matrices["updates"], matrices["weights"])
+        return figures
 
 
 def _number(owner: nn.Module | Tensor, layout: Layout) -> int | None:
@@ -197,42 +309,52 @@ def _number(owner: nn.Module | Tensor, layout: Layout) -> int | None:
 
 
 def gather(
-    measured: Sequence[tuple[str, int | None]], rows: FloatArray, counts: IntArray, heights: Mapping[str, int]
+    measured: Sequence[tuple[str, int | None]], rows: FloatArray, counts: IntArray | None, heights: Mapping[str, int]
 ) -> tuple[dict[str, FloatArray], dict[str, Histograms]]:
     """Put what was measured in its place: matrices (height, 10) and histograms, by kind.
 
-    `rows` (k, 10) and `counts` by code (k, 514) are of the kinds and numbers `measured` (k); those of the same kind and
-    number are merged, those without a number left out. `heights` tells how many layers and parameters there are.
+    `rows` (k, 10) and `counts` by code (k, 514; None: no histograms) are of the kinds and numbers `measured` (k); those
+    of the same kind and number are merged, those without a number left out. `heights` tells how many layers and
+    parameters there are.
     """
-    kinds = [*dict.fromkeys(kind for kind, number in measured if number is not None)]
-    tallest = max(heights.values(), default=0)
-    # One key for both, so that all kinds are sorted, merged and taken apart in one go.
-    keys = np.array([-1 if n is None else kinds.index(kind) * tallest + n for kind, n in measured], np.int64)
-    order = np.argsort(keys, kind="stable")[np.count_nonzero(keys < 0) :]
-    keys, rows, counts = keys[order], rows[order], counts[order]
-    is_first = np.ones(len(keys), bool)
-    is_first[1:] = keys[1:] != keys[:-1]
-    if not is_first.all():
-        starts = np.flatnonzero(is_first)
-        keys, rows, counts = keys[starts], statistics.merge(rows, starts.tolist()), np.add.reduceat(counts, starts)
-    by_bin = counts[:, _CODE_OF_BIN]
-    row, column = np.nonzero(by_bin)
-    entries = np.stack([keys[row] % max(tallest, 1), column, by_bin[row, column]], axis=1)
+    places: dict[str, dict[int, list[int]]] = {}
+    for place, (kind, number) in enumerate(measured):
+        if number is not None:
+            places.setdefault(kind, {}).setdefault(number, []).append(place)
     matrices: dict[str, FloatArray] = {}
     histograms: dict[str, Histograms] = {}
-    for index, kind in enumerate(kinds):
-        first, last = np.searchsorted(keys, [index * tallest, (index + 1) * tallest])
-        matrices[kind] = statistics.unmeasured(heights[KINDS[kind].rows])
-        matrices[kind][keys[first:last] - index * tallest] = rows[first:last]
-        histograms[kind] = Histograms(entries[slice(*np.searchsorted(row, [first, last]))])
+    for kind, of_kind in places.items():
+        matrix = matrices[kind] = statistics.unmeasured(heights[KINDS[kind].rows])
+        matrix[list(of_kind)] = rows[[group[0] for group in of_kind.values()]]
+        several = {number: group for number, group in of_kind.items() if len(group) > 1}
+        if several:
+            starts = np.cumsum([0, *map(len, several.values())])[:-1]
+            matrix[list(several)] = statistics.merge(rows[np.concatenate([*several.values()])], starts.tolist())
+        if counts is not None:
+            histograms[kind] = _histograms(of_kind, counts)
     return matrices, histograms
 
 
-def _signature(inputs: tuple[Any, ...], output: Any) -> Signature:
-    outputs = list(tensors(output))
-    dtypes = [tensor.dtype for tensor in outputs if tensor.is_floating_point()] or [tensor.dtype for tensor in outputs]
+def _histograms(places: Mapping[int, Sequence[int]], counts: IntArray) -> Histograms:
+    numbers = sorted(places)
+    order = np.concatenate([places[number] for number in numbers])
+    starts = np.cumsum([0, *(len(places[number]) for number in numbers)])[:-1]
+    by_bin = np.add.reduceat(counts[order], starts)[:, _CODE_OF_BIN]
+    row, column = np.nonzero(by_bin)
+    return Histograms(np.stack([np.array(numbers)[row], column, by_bin[row, column]], axis=1))
+
+
+def _signature(inputs: Any, outputs: Sequence[Tensor]) -> Signature:
+    given = list(tensors(inputs))
+    floating = [tensor.dtype for tensor in outputs if tensor.is_floating_point()] or [t.dtype for t in outputs]
     return Signature(
-        tuple(tuple(tensor.shape) for tensor in tensors(inputs)),
+        tuple(tuple(tensor.shape) for tensor in given),
         tuple(tuple(tensor.shape) for tensor in outputs),
-        str(dtypes[0]).removeprefix("torch.") if dtypes else "",
+        _dtype_name(floating[0]) if floating else "",
+        tuple(_dtype_name(tensor.dtype) for tensor in given),
+        tuple(_dtype_name(tensor.dtype) for tensor in outputs),
     )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -53,11 +53,12 @@ def test_all_hooks_are_gone_after_the_end(tmp_path):
     assert set(vars(model)) == attributes
 
 
-def test_unsampled_steps_have_no_hook_but_those_of_the_optimizer(tmp_path):
+@pytest.mark.parametrize(("sentinel", "count"), [(False, 2), (True, 3)])
+def test_unsampled_steps_have_no_hook_but_those_of_the_optimizer_and_the_sentinel(tmp_path, sentinel, count):
     model, optimizer = model_and_optimizer()
-    with NeuralDbg(model, optimizer, tmp_path, every=100):
+    with NeuralDbg(model, optimizer, tmp_path, every=100, sentinel=sentinel):
         train(model, optimizer)
-        assert hooks(model, optimizer) == 2
+        assert hooks(model, optimizer) == count
 
 
 def test_an_observer_that_is_dropped_takes_its_hooks_along(tmp_path):
@@ -125,6 +126,7 @@ def broken(*_args, **_options):
 
 def test_what_fails_while_measuring_is_said_once_and_training_goes_on(tmp_path, read, heard, monkeypatch):
     monkeypatch.setattr("neural_callbacks.pytorch.taps.measurable", broken)
+    monkeypatch.setattr("neural_callbacks.pytorch.parameters._together", broken)
     model, optimizer = model_and_optimizer()
     with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
         train(model, optimizer, 3)
@@ -152,7 +154,7 @@ def test_a_scalar_that_is_not_one_number_is_said(tmp_path, read, heard):
         train(model, optimizer)
     why = "ValueError: loss has the shape (3,); give a single number, as its mean"
     assert heard() == [switched_off("scalars", why)]
-    assert set(read(watch).frame(0).scalars) == {"gradient_norm"}
+    assert set(read(watch).frame(0).scalars) == {"gradient_norm", "update_ratio"}
 
 
 def test_scalars_of_unsampled_steps_are_not_looked_at(tmp_path, read):
@@ -231,11 +233,11 @@ def test_what_changes_in_the_model_changes_the_table(tmp_path, read):
     assert [table.parameters[1].trainable for table in tables] == [False, False, True]
 
 
-def test_steps_that_a_scaler_skips_do_not_count(tmp_path, read):
+def test_steps_that_a_scaler_skips_count_and_are_marked(tmp_path, read):
     model, optimizer = model_and_optimizer()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
-        for factor in (1.0, float("inf"), 1.0):
+    with NeuralDbg(model, optimizer, tmp_path, steps=[0, 1, 3]) as watch:
+        for factor in (1.0, float("inf"), float("inf"), 1.0):
             optimizer.zero_grad()
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = (model(torch.ones(5, 3)) * factor).sum()
@@ -245,10 +247,12 @@ def test_steps_that_a_scaler_skips_do_not_count(tmp_path, read):
             if factor == 1.0:
                 gradient = model[0].weight.grad.clone()
     reader = read(watch)
-    assert reader.steps().tolist() == [0, 1]
+    assert reader.steps().tolist() == [0, 1, 3]
     assert reader.layers().layers[0].dtype == "bfloat16"
     expected = reference_row(gradient.reshape(-1))
-    np.testing.assert_allclose(reader.matrix("gradients", 1)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(reader.matrix("gradients", 3)[0], expected, rtol=1e-6)
+    assert reader.scalar_steps("skipped").tolist() == [1, 2]
+    assert reader.steps("updates").tolist() == [0, 3]
 
 
 def test_a_closure_s_gradients_are_those_after_it_ran(tmp_path, read):
@@ -299,7 +303,11 @@ def test_a_graph_that_is_kept_does_not_reach_into_later_steps(tmp_path, read):
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        (("model",), TypeError, "NeuralDbg watches a torch.nn.Module, not str; write NeuralDbg(model)."),
+        (
+            ("model",),
+            TypeError,
+            "NeuralDbg watches a torch.nn.Module, or several in a list or a dict, not str; write NeuralDbg(model).",
+        ),
         (
             (nn.Linear(1, 1), "adam"),
             TypeError,

@@ -1,0 +1,124 @@
+"""Activity: which units of a layer gave out nothing in a step, and how many values lie near their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neural.session import statistics
+from neural.session.frame import PROFILES
+from neural.session.statistics import FloatArray
+from neural_callbacks.pytorch.statistics import Row
+
+# Where the row of an output stands, as whoever measures it says.
+Place = Any
+
+# A value is saturated where 95 % of the way from the middle of its range to a bound lie behind it; of a softmax, where
+# one class has 95 % of the whole. The limit of 0.95 is that of Rakitianskaia and Engelbrecht (2015) for tanh.
+NEAR = 0.95
+_BATCH_AND_UNITS = 2
+
+# Modules whose outputs of three axes have their units on axis 1, and those that have them on the last.
+_CHANNELS_FIRST = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.GroupNorm,
+)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
+
+
+def squashing(module: nn.Module) -> str:
+    """Return "tanh", "sigmoid" or "softmax" where the layer's outputs come from that function, else ""."""
+    given = getattr(module, "activation", None)
+    name = given.lower() if isinstance(given, str) else type(module).__name__.lower()
+    return name if name in {"tanh", "sigmoid", "softmax"} else ""
+
+
+def _saturated(function: str, module: nn.Module, output: Tensor) -> tuple[int, Tensor]:
+    """Return how many values are judged, and how many of them are saturated, as a tensor on the output's device."""
+    if function == "softmax":
+        axis = getattr(module, "dim", None)
+        winners = output.amax(axis if isinstance(axis, int) else min(1, output.dim() - 1))
+        return winners.numel(), torch.count_nonzero(winners > NEAR)
+    distance = output.abs() if function == "tanh" else (output - 0.5).abs().mul(2)
+    return output.numel(), torch.count_nonzero(distance > NEAR)
+
+
+@dataclass
+class _Quiet:
+    """The largest value of each unit (units,) of one output, and its place among what was measured."""
+
+    module: nn.Module
+    place: Place
+    largest: Tensor
+
+
+@dataclass
+class Activity:
+    """Looks at the outputs of one step, on their own devices.
+
+    A unit is an index of axis 1 of an output, or of its last axis where that has three and comes from layers that have
+    their features there. It was silent in a step where none of its values was above zero, over the batch and all
+    calls. Judged are outputs that are nowhere negative and somewhere zero, as those of ReLU and what follows it.
+    """
+
+    _quiet: list[_Quiet] = field(default_factory=list)
+    _bounded: list[tuple[nn.Module, int, Tensor]] = field(default_factory=list)
+    _is_last: bool = False
+
+    def look(self, module: nn.Module, output: Tensor, place: Place, row: Row | None) -> None:
+        """Take in an output, detached; `place` says where its row will be found, `row` is that row, where known."""
+        if isinstance(module, _CHANNELS_LAST):
+            self._is_last = True
+        elif isinstance(module, _CHANNELS_FIRST):
+            self._is_last = False
+        if not output.is_floating_point() or not output.numel():
+            return
+        function = squashing(module)
+        if function:
+            self._bounded.append((module, *_saturated(function, module, output)))
+        elif output.dim() >= _BATCH_AND_UNITS and (row is None or _is_rectified(row)):
+            axis = output.dim() - 1 if self._is_last and output.dim() == _BATCH_AND_UNITS + 1 else 1
+            others = [number for number in range(output.dim()) if number != axis]
+            self._quiet.append(_Quiet(module, place, output.amax(others)))
+
+    def finish(
+        self, row_at: Callable[[Place], FloatArray], number: Callable[[nn.Module], int | None], layers: int
+    ) -> dict[str, FloatArray]:
+        """Return the profiles `activity` (layers, 4) and `silent_units` (n, 2); empty where nothing was judged.
+
+        `row_at` gives the row at a place, `number` a module's row in the layer table.
+        """
+        largest: dict[int, FloatArray] = {}
+        for quiet in self._quiet:
+            layer = number(quiet.module)
+            if layer is not None and _is_rectified(row_at(quiet.place)):
+                found = quiet.largest.double().cpu().numpy()
+                known = largest.get(layer)
+                largest[layer] = found if known is None or known.shape != found.shape else np.maximum(known, found)
+        table = np.full((layers, len(PROFILES["activity"].columns)), np.nan)
+        silent: list[FloatArray] = [np.empty((0, 2))]
+        for layer, values in largest.items():
+            (units,) = np.nonzero(values <= 0)
+            table[layer, :2] = len(values), len(units)
+            silent.append(np.stack([np.full(len(units), layer), units], axis=1).astype(np.float64))
+        for module, judged, saturated in self._bounded:
+            layer = number(module)
+            if layer is not None:
+                table[layer, 2:] = np.nan_to_num(table[layer, 2:]) + np.array([judged, saturated.item()])
+        if not (largest or self._bounded):
+            return {}
+        return {"activity": table, "silent_units": np.concatenate(silent)}
+
+
+def _is_rectified(row: Row | FloatArray) -> bool:
+    return bool(row[statistics.MIN] >= 0 and row[statistics.ZEROS] > 0)

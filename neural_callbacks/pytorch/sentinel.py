@@ -1,0 +1,182 @@
+"""Sentinel: notices, in the steps that are not sampled, the first value that is not finite, and where it arose.
+
+On the host it costs a list of the outputs that a forward pass made, which are looked into only where the loss is not
+finite, and one product per gradient. On a device nobody may wait for, it costs one sum per output.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from neural_callbacks.pytorch.statistics import measurable
+from neural_callbacks.pytorch.structures import tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A forward pass of one layer: what went in, what came out, and each output's version then."""
+
+    module: nn.Module
+    inputs: Any
+    outputs: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nobody has written into the outputs since."""
+        return all(tensor._version == was for tensor, was in zip(self.outputs, self.versions, strict=True))  # noqa: SLF001 - the only way to know
+
+    def shares_storage_with(self, values: Any) -> bool:
+        """Say whether an output lies where one of the tensors in `values` does."""
+        places = {tensor.untyped_storage().data_ptr() for tensor in self.outputs}
+        return any(tensor.untyped_storage().data_ptr() in places for tensor in tensors(values))
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What is known of a step whose forward passes nobody measured.
+
+    `order` are the layers as they ran, `forward` those whose outputs were not finite, `backward` those whose gradient
+    on the way back was seen not to be.
+    """
+
+    order: Sequence[nn.Module]
+    forward: Sequence[nn.Module]
+    backward: Sequence[nn.Module]
+
+
+class Sentinel:
+    """Watches the `layers` of a model from step to step; the manager calls it."""
+
+    def __init__(self, layers: Collection[nn.Module]) -> None:
+        self._layers = frozenset(layers)
+        # What torch itself brings without parameters turns no finite gradient into one that is not.
+        self._suspects = frozenset(
+            module
+            for module in layers
+            if next(module.parameters(), None) is None and not type(module).__module__.startswith("torch.nn.")
+        )
+        self.passed: list[Passed] = []
+        self.order: list[nn.Module] = []
+        self.bad_on_the_way_back: list[nn.Module] = []
+        self._sums: list[tuple[nn.Module, Tensor]] = []
+
+    def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Note the forward pass of a layer."""
+        if module not in self._layers or not torch.is_grad_enabled() or in_backward():
+            return
+        outputs = (output,) if isinstance(output, Tensor) else tuple(tensors(output))
+        self.order.append(module)
+        if outputs and outputs[0].device.type != "cpu":
+            self._sums += [
+                (module, tensor.detach().sum(dtype=torch.float32)) for tensor in outputs if _is_float(tensor)
+            ]
+        else:
+            self.passed.append(Passed(module, inputs, outputs, tuple(tensor._version for tensor in outputs)))  # noqa: SLF001 - see Passed
+        if module in self._suspects:
+            for tensor in outputs:
+                if tensor.requires_grad:
+                    tensor.register_hook(functools.partial(self._backward, module))
+
+    def _backward(self, module: nn.Module, gradient: Tensor) -> None:
+        if gradient.device.type == "cpu" and not is_finite([gradient]):
+            self.bad_on_the_way_back.append(module)
+
+    def producers(self) -> list[Passed]:
+        """Return the passes with outputs that are not finite, the one where that arose first.
+
+        An output that was written into since counts only where what lies there still came out of it: in place, a
+        later layer may have brought in what is not finite.
+        """
+        bad = [passed for passed in self.passed if not is_finite(passed.outputs)]
+        certain = [passed for passed in bad if passed.is_as_it_was]
+        if not certain:
+            return bad
+        first = certain[0]
+        earlier = [
+            passed
+            for passed in bad[: bad.index(first)]
+            if passed.shares_storage_with(first.outputs) or passed.shares_storage_with(first.inputs)
+        ]
+        return [*earlier, *certain]
+
+    def release(self) -> None:
+        """Let go of the outputs."""
+        self.passed = []
+
+    def forget(self) -> None:
+        """Begin a new step."""
+        self.passed, self.order, self.bad_on_the_way_back, self._sums = [], [], [], []
+
+    def is_quiet(self, optimizer: Optimizer, losses: Sequence[Tensor]) -> bool:
+        """Say whether `losses` and the gradients that `optimizer` is about to use are finite; see `is_finite`."""
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        return is_finite([*losses, *gradients])
+
+    def trail(self, producers: Sequence[Passed] = ()) -> Trail:
+        """Return what is known of the step, where `producers` are the passes that `producers` found."""
+        forward = [passed.module for passed in producers] or self._bad_sums()
+        return Trail(self.order, forward, self.bad_on_the_way_back)
+
+    def _bad_sums(self) -> list[nn.Module]:
+        """Return the layers on a device whose outputs were not finite, in order; waits for the device once."""
+        if not self._sums:
+            return []
+        sums = torch.stack([value for _, value in self._sums]).cpu()
+        return [
+            module for (module, _), value in zip(self._sums, sums.tolist(), strict=True) if not math.isfinite(value)
+        ]
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
+
+
+def in_backward() -> bool:
+    """Say whether autograd is on its way back in this thread: a forward pass there is one that is made again."""
+    running: int = torch._C._current_graph_task_id()  # noqa: SLF001 - as torch.utils.module_tracker does
+    return running != -1
+
+
+def is_finite(values: Iterable[Tensor]) -> bool:
+    """Say whether all values of some tensors are finite; a device that holds some of them is waited for once."""
+    elsewhere: list[Tensor] = []
+    with np.errstate(all="ignore"):
+        for tensor in values:
+            if tensor.device.type != "cpu":
+                elsewhere.append(tensor)
+            elif tensor.dtype in _PRODUCTS and tensor.is_contiguous() and type(tensor) in _PLAIN:
+                flat = tensor.detach().numpy().reshape(-1)
+                # The square of a large value may overflow: only then is each value looked at.
+                if not math.isfinite(flat.dot(flat)) and not np.isfinite(flat).all():
+                    return False
+            elif not _exactly_finite(tensor):
+                return False
+    measured = [flat for flat in map(measurable, elsewhere) if flat is not None and flat.numel()]
+    if not measured:
+        return True
+    norms = torch.stack([norm.to(measured[0].device, torch.float64) for norm in torch._foreach_norm(measured)])  # noqa: SLF001 - one call for all
+    return bool(torch.isfinite(norms).all()) or all(_exactly_finite(flat) for flat in measured)
+
+
+_PRODUCTS = (torch.float32, torch.float64)
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def _exactly_finite(tensor: Tensor) -> bool:
+    flat = measurable(tensor)
+    return flat is None or bool(torch.isfinite(flat).all())
