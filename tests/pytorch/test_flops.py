@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_f
 
 from neural_callbacks.pytorch.flops import SHAPES_KEPT, FlopCounter, _Counting
 from neural_callbacks.pytorch.layout import layers_of
-from neural_callbacks.pytorch.taps import tensors
+from neural_callbacks.pytorch.structures import tensors
 
 aten = torch.ops.aten
 # torch has no entry for the attention of the CPU; this is its formula for the same operation elsewhere.
