@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.taps import Sample
 from neural_callbacks.recorder import Recorder
-from neural_callbacks.schedule import Every
+from neural_callbacks.schedule import DEFAULT_EVERY, Every
 
 FRAMES = "frames"  # the part that makes a frame of what was measured
 COMPILED = (
@@ -62,8 +62,10 @@ class NeuralDbg:
         optimizer: Optimizer | None = None,
         log_dir: str | Path = "runs",
         run_name: str | None = None,
-        every: int = 10,
+        every: int | None = None,
         *,
+        steps: Iterable[int] | None = None,
+        overhead_budget: float | None = None,
         notices: Sequence[str] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -77,7 +79,8 @@ class NeuralDbg:
         self._optimizer = optimizer
         self._log_dir = log_dir
         self._run_name = run_name
-        self._schedule = Every(every)
+        del steps, overhead_budget
+        self._schedule = Every(DEFAULT_EVERY if every is None else every)
         self._notices = tuple(notices)
         self._recorder: Recorder | None = None
         self._handles: list[RemovableHandle] = []
