@@ -15,6 +15,7 @@ from neural.dsl.parser import parse_file
 from neural.session.reader import find_sessions
 from neural.training import start
 from neural.training.progress import Observation
+from neural_callbacks.schedule import DEFAULT_EVERY, DEFAULT_OVERHEAD_BUDGET
 
 # How soon it is noticed after training that TensorBoard has ended, in seconds.
 LOOK_EVERY = 0.5
@@ -28,7 +29,8 @@ def debug(
     epochs: int | None,
     port: int,
     logdir: Path,
-    every: int,
+    every: int | None,
+    overhead_budget: float | None,
     no_server: bool,
 ) -> int:
     """Train under observation, stay up until Ctrl-C, and return the exit code: 0 once training is done.
@@ -41,8 +43,14 @@ def debug(
             f"neural debug takes a .neural file, and {file} is Python: put NeuralDbg (PyTorch) or NeuralDbgCallback "
             "(Keras) into it as the README shows, run it, and look at it with tensorboard --logdir runs."
         )
+    if every is not None and overhead_budget is not None:
+        raise NeuralError(
+            f"--every {every} and --overhead-budget {overhead_budget:g} exclude each other: each says which steps are "
+            "measured; write one of them."
+        )
+    observe = Observation(logdir, every=every, overhead_budget=overhead_budget)
     network = parse_file(file)
-    start.check(network, backend=backend, dataset=dataset)
+    start.check(network, backend=backend, dataset=dataset, observe=observe)
     if not no_server:
         check_port(port)
     check_logdir(logdir)
@@ -56,8 +64,7 @@ def debug(
         try:
             if server is not None:
                 progress.say("page", _address(server, port))
-            progress.say("training", f"{network.name} on {backend}, every {every} steps measured")
-            observe = Observation(logdir, every=every)
+            progress.say("training", f"{network.name} on {backend}, {_measured(observe, backend)}")
             with progress:
                 start.train(
                     network, backend=backend, dataset=dataset, epochs=epochs, observe=observe, progress=progress
@@ -71,6 +78,15 @@ def debug(
         if server is not None:
             _stay_up(server, progress)
     return 0
+
+
+def _measured(observe: Observation, backend: start.Backend) -> str:
+    """Say which steps are measured, also where the observer's default decides."""
+    if observe.every is None and backend == "pytorch":
+        budget = DEFAULT_OVERHEAD_BUDGET if observe.overhead_budget is None else observe.overhead_budget
+        return f"measured as often as {100 * budget:g} % of the time allows"
+    every = DEFAULT_EVERY if observe.every is None else observe.every
+    return "every step measured" if every == 1 else f"every {every} steps measured"
 
 
 def _address(server: TensorBoardProcess, port: int) -> str:

@@ -6,6 +6,7 @@ request to end interrupted training.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,23 @@ from typing import Any
 import click
 
 from neural.dsl.errors import NeuralError
+from neural_callbacks.schedule import DEFAULT_EVERY, DEFAULT_OVERHEAD_BUDGET
 
 DEFAULT_PORT = 8050
 DEFAULT_LOGDIR = "runs"
-DEFAULT_EVERY = 10
+
+
+def _share(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """Return the share, above 0 and up to 1, that an option's text is; it may be written in per cent."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text} is not a share of the training time; write 0.02 or 2%.")
+    return share
 
 
 def _training_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,10 +86,15 @@ def run(**options: Any) -> None:
 @click.option(
     "--every",
     type=click.IntRange(min=1),
-    default=DEFAULT_EVERY,
-    show_default=True,
     metavar="N",
-    help="Measure every N-th training step.",
+    help=f"Measure every N-th training step. [default on tensorflow: {DEFAULT_EVERY}]",
+)
+@click.option(
+    "--overhead-budget",
+    callback=_share,
+    metavar="SHARE",
+    help="Measure as often as this share of the training time allows, as 0.02 or 2%; on pytorch. "
+    f"[default: {DEFAULT_OVERHEAD_BUDGET}]",
 )
 @click.option("--no-server", is_flag=True, help="Train and record only, without TensorBoard.")
 def debug(**options: Any) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Observation:
-    """Where the session of an observed training goes: `<log_dir>/<run_name>/neuraldbg`, sampled every `every` steps.
+    """Where the session of an observed training goes, `<log_dir>/<run_name>/neuraldbg`, and which steps it has.
 
-    `run_name` None lets the observer make one of the network's name and the time.
+    `run_name` None lets the observer make one of the network's name and the time. Every `every`-th step is measured, or
+    as many as `overhead_budget` allows, a share of the training time; where both are None, what the observer has as its
+    default. Keras knows no budget yet.
     """
 
     log_dir: str | Path
     run_name: str | None = None
-    every: int = 10
+    every: int | None = None
+    overhead_budget: float | None = None
 
 
 class Progress:

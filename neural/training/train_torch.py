@@ -80,7 +80,13 @@ def _watch(model: nn.Module, optimizer: torch.optim.Optimizer, observe: Observat
 
     notices = () if data.notice is None else (data.notice,)
     return NeuralDbg(
-        model, optimizer, log_dir=observe.log_dir, run_name=observe.run_name, every=observe.every, notices=notices
+        model,
+        optimizer,
+        log_dir=observe.log_dir,
+        run_name=observe.run_name,
+        every=observe.every,
+        overhead_budget=observe.overhead_budget,
+        notices=notices,
     )
 
 

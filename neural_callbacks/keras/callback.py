@@ -12,7 +12,7 @@ import keras
 
 from neural_callbacks.keras.frames import FrameThread
 from neural_callbacks.recorder import Recorder
-from neural_callbacks.schedule import Every
+from neural_callbacks.schedule import DEFAULT_EVERY, Every
 
 if TYPE_CHECKING:
     from neural_callbacks.keras.gears import Gears
@@ -46,7 +46,7 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self,
         log_dir: str | Path = "runs",
         run_name: str | None = None,
-        every: int = 10,
+        every: int = DEFAULT_EVERY,
         *,
         notices: Sequence[str] = (),
     ) -> None:

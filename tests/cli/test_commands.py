@@ -117,6 +117,61 @@ def test_ctrl_c_as_soon_as_training_is_done_is_0(run, network, monkeypatch):
     assert run("debug", network(GOOD), "--port", 0) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("options", "measured", "observed"),
+    [
+        ([], "every 10 steps measured", (None, None)),
+        (["--every", "1"], "every step measured", (1, None)),
+        (["--backend", "pytorch"], "measured as often as 2 % of the time allows", (None, None)),
+        (["--backend", "pytorch", "--every", "25"], "every 25 steps measured", (25, None)),
+        (
+            ["--backend", "pytorch", "--overhead-budget", "0.005"],
+            "measured as often as 0.5 % of the time allows",
+            (None, 0.005),
+        ),
+        (
+            ["--backend", "pytorch", "--overhead-budget", "7%"],
+            "measured as often as 7 % of the time allows",
+            (None, 0.07),
+        ),
+    ],
+)
+def test_which_steps_are_measured_is_said_and_handed_on(run, network, monkeypatch, options, measured, observed):
+    said, observations = {}, []
+    monkeypatch.setattr(debug.ConsoleProgress, "say", lambda _self, what, sentence: said.update({what: sentence}))
+    monkeypatch.setattr(start, "train", lambda *_, observe, **__: observations.append(observe))
+    assert run("debug", network(GOOD), "--no-server", *options) == (0, "")
+    backend = "pytorch" if "pytorch" in options else "tensorflow"
+    assert said["training"] == f"Net on {backend}, {measured}"
+    assert [(observe.every, observe.overhead_budget) for observe in observations] == [observed]
+
+
+def test_an_interval_and_a_budget_exclude_each_other(run, network):
+    options = ["--backend", "pytorch", "--every", "10", "--overhead-budget", "2%"]
+    code, error = run("debug", network(GOOD), *options)
+    assert code == 1
+    assert error == (
+        "--every 10 and --overhead-budget 0.02 exclude each other: each says which steps are measured; write one of "
+        "them.\n"
+    )
+
+
+def test_a_budget_for_a_backend_that_knows_none_is_1(run, network):
+    code, error = run("debug", network(GOOD), "--port", 0, "--overhead-budget", "0.05")
+    assert code == 1
+    assert error == (
+        "An overhead budget is for PyTorch so far, and the backend is tensorflow: write --every N to measure every "
+        "N-th step there, or choose --backend pytorch.\n"
+    )
+
+
+@pytest.mark.parametrize("share", ["0", "2", "101%", "-1%", "two", "nan", "%"])
+def test_what_is_no_share_is_1(run, network, share):
+    code, error = run("debug", network(GOOD), "--overhead-budget", share)
+    assert code == 1
+    assert f"'--overhead-budget': {share} is not a share of the training time; write 0.02 or 2%.\n" in error
+
+
 def test_a_log_directory_that_cannot_be_written_is_1(run, network):
     code, error = run("debug", network(GOOD), "--port", 0, "--logdir", "net.neural/runs")
     assert code == 1

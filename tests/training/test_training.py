@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from neural.data import datasets
-from neural.dsl.errors import BackendMissingError, DataError, NetworkSyntaxError
+from neural.dsl.errors import BackendMissingError, DataError, NetworkSyntaxError, NeuralError
 from neural.dsl.parser import parse
 from neural.session.reader import SessionReader, find_sessions
 from neural.training import start
 from neural.training.examples import prepare
 from neural.training.progress import Observation, Progress
+from neural_callbacks.pytorch import manager
 
 BACKENDS = ["pytorch", "tensorflow"]
 
@@ -129,6 +130,28 @@ def test_an_observed_training_leaves_a_session_and_is_the_same(backend, tmp_path
     np.testing.assert_allclose(observed.epochs[-1][2], plain.epochs[-1][2], rtol=1e-5)
 
 
+def test_without_an_interval_keras_measures_every_tenth_step(tmp_path):
+    trained("tensorflow", observe=Observation(tmp_path, run_name="seen"))
+    reader = SessionReader(tmp_path / "seen" / "neuraldbg")
+    reader.refresh()
+    assert reader.steps().tolist() == [0, 10, 20]
+    assert reader.info().every == 10
+
+
+@pytest.mark.parametrize(("every", "overhead_budget"), [(5, None), (None, 0.1), (None, None)])
+def test_pytorch_is_told_which_steps_to_measure(tmp_path, monkeypatch, every, overhead_budget):
+    told = []
+
+    class Told(manager.NeuralDbg):
+        def __init__(self, *arguments, **options):
+            told.append((options["every"], options["overhead_budget"]))
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(manager, "NeuralDbg", Told)
+    trained("pytorch", epochs=1, observe=Observation(tmp_path, every=every, overhead_budget=overhead_budget))
+    assert told == [(every, overhead_budget)]
+
+
 def with_notice(load):
     def loaded(name, *, framework):
         data = load(name, framework=framework)
@@ -208,6 +231,8 @@ def test_data_is_checked_before_anything_starts(tmp_path):
         trained("pytorch", dataset="cats", observe=Observation(tmp_path))
     with pytest.raises(DataError, match="The images of mnist are"):
         start.check(network(), backend="pytorch", dataset="mnist")
+    with pytest.raises(NeuralError, match=r"^An overhead budget is for PyTorch so far, and the backend is tensorflow:"):
+        trained("tensorflow", observe=Observation(tmp_path, overhead_budget=0.02))
     assert not list(tmp_path.iterdir())
 
 
