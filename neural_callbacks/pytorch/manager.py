@@ -20,12 +20,13 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from neural.session.frame import Frame
+from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks.pytorch import calls
 from neural_callbacks.pytorch.layout import Layout, layers_of
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
+from neural_callbacks.pytorch.profile import Profiler
 from neural_callbacks.pytorch.sentinel import Passed, Sentinel, Trail
-from neural_callbacks.pytorch.taps import Sample
+from neural_callbacks.pytorch.taps import PROFILE, Sample
 from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Depth, schedule_from
 
@@ -102,6 +103,7 @@ class NeuralDbg:
     def _reset(self) -> None:
         self._optimizers = self._given
         self._layout = Layout()
+        self._profiler = Profiler(self._model)
         self._sentinel = Sentinel([module for _, module in layers_of(self._model)])
         self._is_compiled = _is_compiled(self._model)
         self._step = 0
@@ -167,6 +169,7 @@ class NeuralDbg:
         self._end_sample()
         _remove(self._handles)
         calls.leave(self)
+        self._profiler.close()
         if self._recorder is not None:
             self._abandoned.detach()
             self._recorder.close(error)
@@ -212,8 +215,21 @@ class NeuralDbg:
         return self._has_sentinel and not {SENTINEL, FRAMES} & recorder.switched_off
 
     def _new_sample(self, recorder: Recorder) -> Sample:
-        binned = self._has_histograms and self._depth is Depth.HISTOGRAMS
-        return Sample(self._model, self._layout, recorder, binned=binned)
+        is_full = self._depth is Depth.HISTOGRAMS
+        profile = None
+        if is_full and not self._is_compiled and PROFILE not in recorder.switched_off:
+            with recorder.contained(PROFILE):
+                profile = self._profiler.begin()
+        return Sample(self._model, self._layout, recorder, binned=self._has_histograms and is_full, profile=profile)
+
+    def _begin_phase(self, phase: int) -> None:
+        """Tell the profile of this step, if there is one, that the model's way back or an optimizer's step begins."""
+        if self._sample is not None and self._sample.profile is not None:
+            self._sample.profile.open(phase)
+
+    def _end_phase(self, phase: int) -> None:
+        if self._sample is not None and self._sample.profile is not None:
+            self._sample.profile.close(phase)
 
     def _end_sample(self) -> Sample | None:
         _remove(self._taps)
@@ -236,10 +252,12 @@ class NeuralDbg:
             if self._sample is None and not _are_finite(self._losses):
                 self._alarm(recorder, self._sentinel.producers())
             self._sentinel.release()
+            self._begin_phase(BACKWARD)
         self._own += time.perf_counter() - started
 
     def backward_ends(self) -> None:
-        """Nothing is to be done then; see `calls.Listener`."""
+        """See `calls.Listener`."""
+        self._end_phase(BACKWARD)
 
     def _has_run(self) -> bool:
         """Say whether the model took part in this step so far, as far as that can be known."""
@@ -267,6 +285,7 @@ class NeuralDbg:
             else:
                 self._look(recorder, optimizer)
                 self._measure(optimizer, gradients=True)
+            self._begin_phase(OPTIMIZER)
         self._own += time.perf_counter() - started
 
     def _look(self, recorder: Recorder, optimizer: Optimizer) -> None:
@@ -310,6 +329,7 @@ class NeuralDbg:
         if recorder is None or not self._is_watched(optimizer):
             return
         with recorder.contained(FRAMES):
+            self._end_phase(OPTIMIZER)
             # A fused optimizer is told by its scaler and skips by itself.
             found_inf = getattr(optimizer, "found_inf", None)
             self._was_skipped |= found_inf is not None and bool(found_inf)
@@ -363,7 +383,7 @@ class NeuralDbg:
         """Finish the sample: its frame, with what went wrong only where that began."""
         if not self._was_skipped:
             sample.after_step()
-        frame = sample.finish(self._step, self._trail, was_skipped=self._was_skipped)
+        frame = sample.finish(self._step, self._optimizers, self._trail, was_skipped=self._was_skipped)
         scalars = dict(frame.scalars)
         if not math.isnan(self._schedule.overhead):
             scalars["overhead"] = self._schedule.overhead

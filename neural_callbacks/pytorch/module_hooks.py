@@ -28,17 +28,13 @@ class ModuleHooks:
         self._sample: Sample | None = None
         self._watch: Callable[..., None] = Sentinel(()).forward
 
-        def enter(module: nn.Module, _inputs: Any) -> None:
+        def enter(module: nn.Module, inputs: Any) -> None:
             if not torch.compiler.is_compiling() and self._sample is not None:
-                self._sample.enter(module)
+                self._sample.enter(module, inputs)
 
-        def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
             if not torch.compiler.is_compiling() and self._sample is not None:
-                self._sample.leave(module)
-
-        def measure(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not torch.compiler.is_compiling() and self._sample is not None:
-                self._sample.forward(module, inputs, output)
+                self._sample.leave(module, inputs, output)
 
         def watch(module: nn.Module, inputs: Any, output: Any) -> None:
             if torch.compiler.is_compiling():
@@ -48,14 +44,13 @@ class ModuleHooks:
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach training
                 recorder.failed(SENTINEL, error)
 
-        self._enter, self._leave, self._measure, self._see = enter, leave, measure, watch
+        self._enter, self._leave, self._see = enter, leave, watch
 
     def sampled(self, sample: Sample) -> list[RemovableHandle]:
         """Lead forward passes to `sample`, until the handles are removed."""
         self._sample = sample
         return [
             register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._measure),
             register_module_forward_hook(self._leave),
         ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from neural.session import histogram, statistics
 from neural.session.anomaly import Anomaly
@@ -22,6 +23,7 @@ from neural_callbacks.pytorch import anomalies
 from neural_callbacks.pytorch.activity import Activity
 from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
 from neural_callbacks.pytorch.parameters import ParameterTaps
+from neural_callbacks.pytorch.profile import Profile
 from neural_callbacks.pytorch.reducers import Reduced, Reducer, reducer_for
 from neural_callbacks.pytorch.sentinel import Passed, Trail, in_backward
 from neural_callbacks.pytorch.statistics import measurable
@@ -29,7 +31,7 @@ from neural_callbacks.pytorch.structures import tensors
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 # The parts that an error switches off one by one.
-ACTIVATIONS, PARAMETERS, SCALARS = "activations", "parameters", "scalars"
+ACTIVATIONS, PARAMETERS, SCALARS, PROFILE = "activations", "parameters", "scalars", "the profile"
 
 _CODE_OF_BIN = histogram.counts_from_codes(np.arange(histogram.BINS))
 
@@ -57,7 +59,7 @@ class _Measured:
 
 
 class Sample:
-    """Measures one step of `model`; `binned`: with histograms.
+    """Measures one step of `model`; `binned`: with histograms; `profile`: with times, memory and FLOPs.
 
     The manager calls it from hooks; what fails inside is contained by `recorder`. All floating tensors that a layer
     gives out in one step, over its outputs, its calls and the passes of an accumulated gradient, make one row.
@@ -65,11 +67,14 @@ class Sample:
     and those that a checkpointed module runs again on the way back.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, recorder: Recorder, *, binned: bool) -> None:
+    def __init__(
+        self, model: nn.Module, layout: Layout, recorder: Recorder, *, binned: bool, profile: Profile | None = None
+    ) -> None:
         self._model = model
         self._layout = layout
         self._recorder = recorder
         self._binned = binned
+        self.profile = profile
         self.own_seconds = 0.0
         self._called: list[nn.Module] = []
         self._signatures: dict[nn.Module, Signature] = {}
@@ -100,24 +105,52 @@ class Sample:
         """Whether a layer has been measured."""
         return bool(self._called)
 
-    def enter(self, module: nn.Module) -> None:
+    def enter(self, module: nn.Module, inputs: Any) -> None:
         """Note that the forward pass of a module begins."""
-        if module in self._tree:
-            if not self._running:
-                self._pass = _Pass()
-            self._running.append(module)
-
-    def leave(self, module: nn.Module) -> None:
-        """Note that the forward pass of a module has ended."""
-        if module in self._running:
-            while self._running.pop() is not module:
-                pass  # one inside ended by an exception that was caught
-
-    def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Measure the output of a layer's forward pass, and have its gradient measured on the way back."""
-        if self._is_off(ACTIVATIONS) or module not in self._layers or not torch.is_grad_enabled():
+        if module not in self._tree:
             return
         started = time.perf_counter()
+        try:
+            if not self._running:
+                self._pass = _Pass()
+                if self.profile is not None:
+                    self.profile.begin_pass(module, inputs, is_layer=module in self._layers)
+            self._running.append(module)
+            if self.profile is not None and module in self._layers:
+                self.profile.enter(module, inputs)
+        except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time
+            self._stop_profile(error)
+        self.own_seconds += time.perf_counter() - started
+
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Note that the forward pass of a module has ended; measure what a layer gave out."""
+        if module not in self._tree:
+            return
+        started = time.perf_counter()
+        profile = self.profile
+        try:
+            if profile is not None and module in self._layers:
+                profile.leave(module, [*tensors(output)])
+            if module in self._running:
+                while self._running.pop() is not module:
+                    pass  # one inside ended by an exception that was caught
+                if profile is not None and not self._running:
+                    profile.end_pass(module, is_layer=module in self._layers)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._stop_profile(error)
+        if module in self._layers and torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
+            mark = None if profile is None else profile.mark()
+            self._forward(module, inputs, output)
+            if profile is not None:
+                profile.own_since(mark)
+        self.own_seconds += time.perf_counter() - started
+
+    def _stop_profile(self, error: Exception) -> None:
+        self.profile = None
+        self._recorder.failed(PROFILE, error)
+
+    def _forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Measure the output of a layer's forward pass, and have its gradient measured on the way back."""
         try:
             if in_backward():
                 if self._on_the_way_forward[module]:
@@ -125,9 +158,8 @@ class Sample:
             else:
                 self._on_the_way_forward[module] += 1
             self._take(module, inputs, tensors(output), self._pass)
-        except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time
+        except Exception as error:  # noqa: BLE001 - as above
             self._recorder.failed(ACTIVATIONS, error)
-        self.own_seconds += time.perf_counter() - started
 
     def catch_up(self, passed: Iterable[Passed]) -> None:
         """Take in forward passes of this step that nobody measured, where their outputs are still what they were."""
@@ -162,12 +194,15 @@ class Sample:
         if self._is_off(ACTIVATIONS):
             return
         started = time.perf_counter()
+        mark = None if self.profile is None else self.profile.mark()
         try:
             of.went_back = True
             self._by_output.add(module)
             self._measure("activation_gradients", module, gradient)
         except Exception as error:  # noqa: BLE001 - as above
             self._recorder.failed(ACTIVATIONS, error)
+        if self.profile is not None:
+            self.profile.own_since(mark)
         self.own_seconds += time.perf_counter() - started
 
     def _backward_logits(self, module: nn.Module, of: _Pass, gradient: Tensor) -> None:
@@ -235,11 +270,19 @@ class Sample:
         if of is not None:
             self._activity.look(owner, values.detach(), (reducer, len(measured) - 1), row)
 
-    def finish(self, step: int, trail: Trail | None = None, *, was_skipped: bool = False) -> Frame:
+    def finish(
+        self,
+        step: int,
+        optimizers: Sequence[Optimizer],
+        trail: Trail | None = None,
+        *,
+        was_skipped: bool = False,
+    ) -> Frame:
         """Bring the layout up to date, write it where it changed, and return the frame of what was measured.
 
-        `trail` is what the sentinel knows of a step that was not sampled from its beginning. `was_skipped`: a scaler
-        skipped the optimizer's step because a gradient is not finite, which scaling is there for.
+        `optimizers` are those that train the model. `trail` is what the sentinel knows of a step that was not sampled
+        from its beginning. `was_skipped`: a scaler skipped the optimizer's step because a gradient is not finite, which
+        scaling is there for.
         """
         self._is_over = True
         layout = self._layout
@@ -261,6 +304,11 @@ class Sample:
         profiles = self._activity.finish(
             lambda place: reduced[place[0]].rows[place[1]], layout.layer_numbers.get, heights["layers"]
         )
+        if self.profile is not None:
+            with self._recorder.contained(PROFILE):
+                more, whole = self.profile.finish(layout, optimizers, {*self._by_output, *self._by_logits})
+                profiles |= more
+                figures |= whole
         found = self._anomalies(entries, rows, figures, matrices, trail)
         if was_skipped:
             found = tuple(one for one in found if one.place in {"forward", "loss"})

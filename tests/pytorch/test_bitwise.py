@@ -78,7 +78,7 @@ def test_training_without_an_optimizer_given_is_the_same(problem, tmp_path):
 
 
 def test_a_tap_that_disturbs_is_seen(problem, tmp_path, monkeypatch):
-    measure = Sample.forward
+    measure = Sample._forward
 
     def disturb(self, module, inputs, output):
         measure(self, module, inputs, output)
@@ -86,7 +86,7 @@ def test_a_tap_that_disturbs_is_seen(problem, tmp_path, monkeypatch):
             output.data.mul_(1 + torch.finfo(torch.float32).eps)
 
     plain = train(problem, "sgd")
-    monkeypatch.setattr(Sample, "forward", disturb)
+    monkeypatch.setattr(Sample, "_forward", disturb)
     assert not same(plain, train(problem, "sgd", watch=lambda m, o: NeuralDbg(m, o, tmp_path, every=7)))
 
 
