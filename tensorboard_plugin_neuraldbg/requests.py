@@ -15,6 +15,7 @@ BAD_PARAMETER, FORBIDDEN, NOT_FOUND, WRONG_METHOD = 400, 403, 404, 405
 PLACEHOLDERS = {
     "run": "NAME",
     "kind": "KIND",
+    "kinds": "KIND,KIND",
     "statistic": "NAME",
     "statistics": "NAME,NAME",
     "row": "NUMBER",

@@ -11,9 +11,10 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
-from neural.session.frame import KINDS
+from neural.session.frame import KINDS, PROFILES
 from neural.session.statistics import NAMES
-from tensorboard_plugin_neuraldbg import encoding, queries, viewer_files
+from tensorboard_plugin_neuraldbg import encoding, episodes, profiles, queries, viewer_files
+from tensorboard_plugin_neuraldbg.decimation import Window
 from tensorboard_plugin_neuraldbg.history import HistoryCache
 from tensorboard_plugin_neuraldbg.log_directories import log_directories
 from tensorboard_plugin_neuraldbg.requests import (
@@ -37,7 +38,8 @@ MAX_WIDTH = 4096
 MAX_STEP = 2**53
 MAX_ROW = 2**31 - 1
 
-_SELECTION = ("run", "kind", "width", "by", "first", "last")
+_WINDOW = ("run", "width", "first", "last")
+_SELECTION = (*_WINDOW, "kind", "by")
 
 
 class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no type information
@@ -61,6 +63,10 @@ class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             "/series": self._serve_series,
             "/frame": self._serve_frame,
             "/histograms": self._serve_histograms,
+            "/profile": self._serve_profile,
+            "/profile_series": self._serve_profile_series,
+            "/trace_series": self._serve_trace_series,
+            "/anomalies": self._serve_anomalies,
             "/*": _serve_file,
         }
         return {route: self._application(handler) for route, handler in handlers.items()}
@@ -132,17 +138,43 @@ class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         run, chosen, row = given.text("run"), _selection(given), given.number("row", 0, MAX_ROW)
         return _binary(request, queries.histograms(self._sessions.open(run), self._cache, chosen, row))
 
+    def _serve_profile(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "kinds", "step"))
+        run, kinds = given.text("run"), given.choices("kinds", tuple(PROFILES))
+        step = given.optional_number("step", 0, MAX_STEP)
+        return _binary(request, profiles.profile(self._sessions.open(run), kinds, step))
+
+    def _serve_profile_series(self, request: Request) -> Response:
+        given = Parameters(request, (*_WINDOW, "kind", "row"))
+        run, kind = given.text("run"), given.choice("kind", profiles.LAYER_PROFILES)
+        row, window = given.number("row", 0, MAX_ROW), _window(given)
+        return _binary(request, profiles.profile_series(self._sessions.open(run), self._cache, kind, row, window))
+
+    def _serve_trace_series(self, request: Request) -> Response:
+        given = Parameters(request, _WINDOW)
+        run, window = given.text("run"), _window(given)
+        return _binary(request, profiles.trace_series(self._sessions.open(run), self._cache, window))
+
+    def _serve_anomalies(self, request: Request) -> Response:
+        given = Parameters(request, ("run",))
+        return _json(request, episodes.anomalies(self._sessions.open(given.text("run"))))
+
 
 def _selection(given: Parameters) -> queries.Selection:
     kind = given.text("kind")
     if kind not in KINDS:
         raise RequestError(NOT_FOUND, f"There is no kind {kind!r}; write one of {', '.join(KINDS)}.")
+    window = _window(given)
+    by_layer = given.optional("by") is not None and given.choice("by", ("layer",)) == "layer"
+    return queries.Selection(kind, by_layer, window)
+
+
+def _window(given: Parameters) -> Window:
     first = given.optional_number("first", 0, MAX_STEP)
     last = given.optional_number("last", 0, MAX_STEP)
     if first is not None and last is not None and first > last:
         raise RequestError(BAD_PARAMETER, f"first ({first}) is after last ({last}); write them the other way round.")
-    by_layer = given.optional("by") is not None and given.choice("by", ("layer",)) == "layer"
-    return queries.Selection(kind, given.number("width", 1, MAX_WIDTH), by_layer, first, last)
+    return Window(given.number("width", 1, MAX_WIDTH), first, last)
 
 
 def _serve_file(request: Request) -> Response:

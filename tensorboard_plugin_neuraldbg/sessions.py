@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neural.session.frame import KINDS
+from neural.session.frame import KINDS, PROFILES
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
 from neural.session.reader import SessionReader, find_sessions
@@ -87,14 +88,28 @@ class Session:
                 "framework": info.framework if info else "",
                 "started": info.started if info else None,
                 "every": info.every if info else None,
+                "overhead_budget": info.overhead_budget if info else None,
+                "steps": info.steps if info else None,
+                "overhead": self._overhead(),
+                "rank": info.rank if info else 0,
+                "world_size": info.world_size if info else 1,
                 "notices": info.notices if info else (),
                 "problems": problems,
                 "ended_because": info.ended_because if info else "",
                 "first_step": int(steps[0]) if len(steps) else None,
                 "last_step": int(steps[-1]) if len(steps) else None,
                 "kinds": {kind: self._kind_document(kind) for kind in reader.kinds()},
+                "profiles": {
+                    kind: len(reader.profile_steps(kind)) for kind in PROFILES if len(reader.profile_steps(kind))
+                },
+                "anomalies": len(reader.anomaly_steps()),
                 "table_revision": reader.table_revision(),
             }
+
+    def _overhead(self) -> float | None:
+        """Return the newest measurement of what watching costs, as a share of training time; None without one."""
+        overhead = self.reader.newest_scalar("overhead")
+        return overhead if overhead is not None and math.isfinite(overhead) else None
 
     def _kind_document(self, kind: str) -> dict[str, Any]:
         return {

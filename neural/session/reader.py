@@ -193,6 +193,27 @@ class SessionReader:
                 for at, step in enumerate(index.steps)
             }
 
+    def anomaly_steps(self) -> Steps:
+        """Return the steps, ascending, in which something went wrong."""
+        return self._index(summaries.ANOMALIES_TAG).steps
+
+    def anomalies_at(self, step: int) -> tuple[Anomaly, ...]:
+        """Return what went wrong at `step`, in the order in which it arose; nothing where nothing is recorded."""
+        with self._lock:
+            there = _hold(self.anomaly_steps(), step)
+            return summaries.anomalies_of(self._value(summaries.ANOMALIES_TAG, step)) if there else ()
+
+    def scalar(self, name: str, step: int) -> float | None:
+        """Return the headline figure `name` at `step`; None where it was not recorded."""
+        with self._lock:
+            return summaries.scalar_of(self._value(name, step)) if _hold(self._index(name).steps, step) else None
+
+    def newest_scalar(self, name: str) -> float | None:
+        """Return the headline figure `name` that was recorded last; None where it never was."""
+        with self._lock:
+            index = self._index(name)
+            return summaries.scalar_of(self._value_at(index, index.newest, name)) if len(index.steps) else None
+
     def profile_steps(self, kind: str) -> Steps:
         """Return the steps, ascending, that have a matrix of `kind`, one of `frame.PROFILES`."""
         return self._index(summaries.PREFIX + kind).steps
@@ -319,12 +340,8 @@ class SessionReader:
                     if _hold(self._index(tag).steps, step)
                 },
                 {kind: self.profile(kind, step) for kind in PROFILES if _hold(self.profile_steps(kind), step)},
-                self._anomalies_at(step),
+                self.anomalies_at(step),
             )
-
-    def _anomalies_at(self, step: int) -> tuple[Anomaly, ...]:
-        there = _hold(self._index(summaries.ANOMALIES_TAG).steps, step)
-        return summaries.anomalies_of(self._value(summaries.ANOMALIES_TAG, step)) if there else ()
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, list[int]]]:
