@@ -20,6 +20,7 @@ from neural.session.frame import KINDS, PROFILES, Frame
 from neural.session.histogram import Histograms
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
+from neural.session.rank_folders import ranks
 from neural.session.statistics import FloatArray
 
 Steps = NDArray[np.int64]
@@ -365,23 +366,17 @@ def _hold(steps: Steps, wanted: Steps | int) -> NDArray[np.bool_]:
 def find_sessions(logdir: Path) -> dict[str, Path]:
     """Return the sessions below `logdir`: run name -> its folder (…/RUN/neuraldbg).
 
-    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself, or its …/neuraldbg.
+    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself, or its …/neuraldbg. The
+    sessions of a distributed job's ranks belong to their run, which is there even where rank 0 wrote nothing.
     """
     found: dict[str, Path] = {}
-    if logdir.name == SESSION_FOLDER and _has_events(logdir):
+    if logdir.name == SESSION_FOLDER and ranks(logdir):
         found["."] = logdir
     for folder, subfolders, _ in os.walk(logdir):
         subfolders.sort()
         if SESSION_FOLDER in subfolders:
             session = Path(folder, SESSION_FOLDER)
-            if _has_events(session):
+            if ranks(session):
                 subfolders.remove(SESSION_FOLDER)
                 found[os.path.relpath(folder, logdir).replace(os.sep, "/")] = session
     return found
-
-
-def _has_events(folder: Path) -> bool:
-    try:
-        return any("tfevents" in entry.name for entry in folder.iterdir())
-    except OSError:
-        return False  # it is not there, may not be read, or has just vanished: no reason to hide other sessions
