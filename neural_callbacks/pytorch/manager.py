@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from neural_callbacks.pytorch.distributed import model_class
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.taps import Sample
 from neural_callbacks.recorder import Recorder
@@ -96,7 +97,7 @@ class NeuralDbg:
         if self._handles:
             return self
         self._recorder = Recorder(
-            model=type(self._model).__name__,
+            model=model_class(self._model).__name__,
             framework=f"pytorch {torch.__version__}",
             log_dir=self._log_dir,
             run_name=self._run_name,
