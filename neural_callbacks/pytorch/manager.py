@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from neural_callbacks.pytorch.distributed import model_class
+from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, model_class
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.taps import Sample
 from neural_callbacks.recorder import Recorder
@@ -47,6 +47,9 @@ class NeuralDbg:
     calls make one row. Forward passes without gradients, as in evaluation, are left aside. Of sparse gradients the
     stored values are measured; integer and complex tensors are not. Of a compiled model the parameters are recorded,
     the activations not.
+
+    In a distributed job each rank records a session of its own, all in one run: under DistributedDataParallel the
+    gradients as they are after the all-reduce, of sharded parameters (`fully_shard`) the rank's own shard.
 
     `notices` are sentences that the session shows to whoever looks at it.
 
@@ -171,6 +174,8 @@ class NeuralDbg:
             return
         with recorder.contained(FRAMES):
             parameters = list(self._model.parameters())
+            if are_sharded(parameters):
+                recorder.notice(SHARDED)
             sample.before_step(parameters, _stepped(optimizer))
             if not _has_closure(args, kwargs):
                 sample.gradients(parameters)

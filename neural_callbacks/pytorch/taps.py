@@ -16,6 +16,7 @@ from neural.session import histogram, statistics
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms, IntArray
 from neural.session.statistics import FloatArray
+from neural_callbacks.pytorch.distributed import whole
 from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
 from neural_callbacks.pytorch.reducers import Reducer, reducer_for
 from neural_callbacks.pytorch.statistics import measurable
@@ -136,7 +137,9 @@ class Sample:
         if not self._is_off(SCALARS):
             with self._recorder.contained(SCALARS):
                 tensor = (
-                    value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+                    whole(name, value.detach())
+                    if isinstance(value, Tensor)
+                    else torch.tensor(float(value), dtype=torch.float64)
                 )
                 if tensor.numel() != 1:
                     raise ValueError(f"{name} has the shape {tuple(tensor.shape)}; give a single number, as its mean")
