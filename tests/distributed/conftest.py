@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neural.session import statistics
 from neural.session.rank_folders import ranks
 from neural.session.reader import SessionReader
 
@@ -46,11 +45,6 @@ def launch(folder, world_size):
             processes.append(process)
         codes = [process.wait(PATIENCE) for process in processes]
     return codes, [(folder / f"output-{rank}").read_text() for rank in range(world_size)]
-
-
-def merged(rows):
-    """Return the row that several rows make together."""
-    return statistics.merge(np.stack(rows))[0]
 
 
 @dataclass(frozen=True)
@@ -90,3 +84,22 @@ def job(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     codes, said = launch(folder, request.param)
     return Job(folder, request.param, codes, said)
+
+
+@pytest.fixture
+def torchrun():
+    """Return a function that runs a script beside this file under torchrun, and returns what came of it."""
+
+    def run(script, *arguments, processes, restarts=0):
+        counts = ("--nproc-per-node", str(processes), "--max-restarts", str(restarts))
+        options = ("--standalone", "--monitor-interval", "0.1", *counts)
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", *options, WORKER.with_name(script), *arguments],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return run
