@@ -241,6 +241,26 @@ class SessionReader:
                 self._all_steps = np.unique(np.concatenate(parts))
             return self._all_steps
 
+    def scalar_names(self) -> tuple[str, ...]:
+        """Return the names of the headline figures that the session holds, in the order in which they came."""
+        with self._lock:
+            tags = (tag for file in self._order for tag in file.entries if not tag.startswith(summaries.PREFIX))
+            return tuple(dict.fromkeys(tags))
+
+    def scalar_steps(self, name: str) -> Steps:
+        """Return the steps, ascending, that have the headline figure `name`."""
+        return self._index(name).steps
+
+    def scalar_places(self, name: str) -> NDArray[np.int64]:
+        """Return a number for each of `scalar_steps(name)`; see `places`."""
+        with self._lock:
+            return self._places(self._index(name))
+
+    def scalar_values(self, name: str, steps: Steps) -> FloatArray:
+        """Return the headline figure `name` at each of `steps`, of `scalar_steps(name)`: (steps,) float64."""
+        with self._lock:
+            return np.array([summaries.scalar_of(self._value(name, int(step))) for step in steps], np.float64)
+
     def histogram_steps(self, kind: str) -> Steps:
         """Return the steps, ascending, that have histograms of `kind`."""
         return self._index(summaries.HISTOGRAMS_PREFIX + kind).steps
@@ -329,7 +349,6 @@ class SessionReader:
                 raise LookupError(f"The session has no frame at step {step}.")
             values = {kind: self._value(summaries.PREFIX + kind, step) for kind in present}
             binned = [kind for kind in KINDS if _hold(self.histogram_steps(kind), step)]
-            scalars = [tag for file in self._order for tag in file.entries if not tag.startswith(summaries.PREFIX)]
             return Frame(
                 step,
                 max(value.wall_time for value in values.values()),
@@ -337,7 +356,7 @@ class SessionReader:
                 {kind: self.histograms(kind, step) for kind in binned},
                 {
                     tag: summaries.scalar_of(self._value(tag, step))
-                    for tag in dict.fromkeys(scalars)
+                    for tag in self.scalar_names()
                     if _hold(self._index(tag).steps, step)
                 },
                 {kind: self.profile(kind, step) for kind in PROFILES if _hold(self.profile_steps(kind), step)},

@@ -308,6 +308,21 @@ def test_sessions_are_found_below_the_log_directory(record, tmp_path: Path) -> N
     assert find_sessions(tmp_path / "nowhere") == {}
 
 
+def test_figures_over_the_steps(record) -> None:
+    path = record(range(3))
+    session = SessionWriter(path.parent)
+    session.write(Frame(5, 2000.0, {"weights": np.zeros((1, 10))}, scalars={"gradient_norm": 2.5, "loss": np.nan}))
+    session.close()
+    reader = open_reader(path)
+    assert reader.scalar_names() == ("loss", "gradient_norm")
+    assert reader.scalar_steps("loss").tolist() == [0, 1, 2, 5]
+    assert reader.scalar_steps("gradient_norm").tolist() == [5]
+    assert len(set(reader.scalar_places("loss").tolist())) == 4
+    values = reader.scalar_values("loss", reader.scalar_steps("loss")[1:])
+    np.testing.assert_array_equal(values, np.array([1 / 2, 1 / 3, np.nan]).astype(np.float32))
+    assert len(reader.scalar_steps("accuracy")) == len(reader.scalar_values("accuracy", np.array([], int))) == 0
+
+
 def test_the_sessions_of_ranks_belong_to_their_run(record, tmp_path: Path) -> None:
     folder = tmp_path / "job" / "neuraldbg"
     for rank in (0, 1, 10):
