@@ -19,6 +19,7 @@ PLACEHOLDERS = {
     "statistic": "NAME",
     "statistics": "NAME,NAME",
     "row": "NUMBER",
+    "scalar": "NAME",
     "width": "COLUMNS",
 }
 

@@ -24,7 +24,7 @@ BAD = [
     ("session", {"run": "../net/first"}, 404, "There is no run '../net/first'; write 'net/first'."),
     ("session", {"run": "/etc"}, 404, "There is no run '/etc'; write 'net/first'."),
     ("session", {"run": ["a", "b"]}, 400, "The parameter 'run' was given 2 times; write it once."),
-    ("session", {"ron": "x"}, 400, "There is no parameter 'ron' here; write run, revision."),
+    ("session", {"ron": "x"}, 400, "There is no parameter 'ron' here; write run, rank, revision."),
     ("sessions", {"run": "x"}, 400, "There is no parameter 'run' here; there are none."),
     ("layers", {"run": "x"}, 404, "There is no run 'x'; write 'net/first'."),
     ("steps", {"run": "x"}, 404, "There is no run 'x'; write 'net/first'."),
