@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +19,10 @@ from pathlib import Path
 from neural.session.frame import Frame
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
+from neural.session.rank_folders import has_events, rank_folder
 from neural.session.reader import SESSION_FOLDER
 from neural.session.writer import SessionWriter
+from neural_callbacks import ranks
 
 logger = logging.getLogger("neuraldbg")
 
@@ -34,6 +37,9 @@ LONGEST_REASON = 1000
 
 class Recorder:
     """Writes the session of one training run to `<log_dir>/<run_name>/neuraldbg/`.
+
+    In a distributed job each rank has a recorder of its own: rank 1 writes to `rank_00001/` in there, and so on; the
+    module `ranks` says how all of them find the same run.
 
     `model` is the model's name, `framework` its framework with the version; `every`, `steps` and `overhead_budget` say
     which steps are sampled, as in `SessionInfo`.
@@ -57,36 +63,34 @@ class Recorder:
         notices: Sequence[str] = (),
     ) -> None:
         started = time.time()
-        self.run_name = _checked(run_name) if run_name is not None else _run_name(model, started)
-        self.directory = Path(log_dir) / self.run_name / SESSION_FOLDER
+        wanted = _checked(run_name) if run_name is not None else _run_name(model, started)
+        rank = ranks.find()
+        # The ranks' clocks differ, and with them the names that they would make.
+        topic = run_name if run_name is not None else model
+        self.run_name, is_shared = _find_run(Path(log_dir), wanted, topic, rank)
+        self.directory = rank_folder(Path(log_dir) / self.run_name / SESSION_FOLDER, rank.number)
         self.switched_off: set[str] = set()
-        self._info = SessionInfo(model, framework, started, every, steps=steps, overhead_budget=overhead_budget)
+        self._info = SessionInfo(
+            model,
+            framework,
+            started,
+            every,
+            steps=steps,
+            overhead_budget=overhead_budget,
+            rank=rank.number,
+            world_size=rank.world_size,
+        )
         self._step = 0
         self._process = os.getpid()
         self._lock = threading.RLock()
-        with suppress(OSError):  # the writer tells, once, why it cannot write
-            self._make_folder(Path(log_dir))
         self._writer: SessionWriter | None = SessionWriter(self.directory)
         self._write_info()
         # Whoever attached without a `with` block, or was thrown out of one, still gets a closed session.
         atexit.register(self._close_at_exit)
+        if not is_shared:
+            self.notice(ranks.NOT_AGREED.format(rank.number, rank.world_size))
         for sentence in notices:
             self.notice(sentence)
-
-    def _make_folder(self, log_dir: Path) -> None:
-        wanted = self.run_name
-        number = 1
-        while True:
-            try:
-                self.directory.mkdir(parents=True)
-            except FileExistsError:
-                if not self.directory.is_dir():
-                    raise
-                number += 1
-                self.run_name = f"{wanted}-{number}"
-                self.directory = log_dir / self.run_name / SESSION_FOLDER
-            else:
-                return
 
     def write_layers(self, table: LayerTable, step: int) -> None:
         """Write the layer table that frames from `step` on are numbered by; a table only grows."""
@@ -158,6 +162,30 @@ class Recorder:
 
     def _live_writer(self) -> SessionWriter | None:
         return None if RECORDING in self.switched_off else self._writer
+
+
+def _find_run(log_dir: Path, wanted: str, topic: str, rank: ranks.Rank) -> tuple[str, bool]:
+    """Return the name of the run that this rank writes to, and whether the job's other ranks have the same."""
+    agreed = ranks.agree(topic, lambda: _free_name(log_dir, wanted), rank, log_dir)
+    # On a disk of its own, a machine may hold a run of that name which the others know nothing of.
+    if agreed is not None and not has_events(rank_folder(log_dir / agreed / SESSION_FOLDER, rank.number)):
+        return agreed, True
+    return _free_name(log_dir, f"{wanted}-rank{rank.number}"), False
+
+
+def _free_name(log_dir: Path, wanted: str) -> str:
+    """Return the first of `wanted`, `wanted`-2, ... that holds no session, and make its folder."""
+    names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if _makes(log_dir / name / SESSION_FOLDER))
+
+
+def _makes(folder: Path) -> bool:
+    """Make a folder; return False where it was there before. Where the disk refuses, the writer tells, once, why."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError:
+        return not folder.is_dir()
+    return True
 
 
 def _checked(run_name: str) -> str:

@@ -48,6 +48,13 @@ class Decimation:
         begin = self.first // self.size + 1
         return np.minimum(np.arange(begin, begin + self.columns) * self.size, self.last) - 1
 
+    def column_steps(self, steps: Indices) -> dict[str, NDArray[np.float64]]:
+        """Return the first and the last step of each column, (columns,) each, where frame n is at `steps[n]`."""
+        return {
+            "first_step": steps[self.starts].astype(np.float64),
+            "last_step": steps[self.ends].astype(np.float64),
+        }
+
     def reduce(self, operation: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
         """Return `operation` over each column's frames: (frames, ...) becomes (columns, ...).
 
@@ -67,3 +74,18 @@ class Decimation:
         if outer < self.last:
             parts.append(operation.reduce(values[outer : self.last], axis=0, keepdims=True))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which steps (inclusive; None: all), in how many columns at most."""
+
+    width: int
+    first: int | None
+    last: int | None
+
+    def decimation(self, steps: Indices) -> Decimation:
+        """Return that of the frames at `steps`, ascending."""
+        begin = 0 if self.first is None else int(np.searchsorted(steps, self.first))
+        end = len(steps) if self.last is None else int(np.searchsorted(steps, self.last, side="right"))
+        return Decimation.to_width(begin, max(begin, end), self.width)

@@ -46,6 +46,12 @@ def steps_array(steps: NDArray[np.int64]) -> NDArray[Any]:
     return steps.astype(np.int32 if fits else np.float64)
 
 
+def float32_array(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return `values` as float32; what is too large for it becomes the greatest that it holds."""
+    greatest = float(np.finfo(np.float32).max)
+    return np.clip(values, -greatest, greatest).astype(np.float32)
+
+
 def json_number(value: float) -> float | str:
     """Return `value`, or its name where JSON has no number for it: "NaN", "Infinity", "-Infinity"."""
     if np.isfinite(value):

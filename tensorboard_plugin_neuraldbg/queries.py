@@ -13,8 +13,8 @@ from neural.session import histogram, statistics
 from neural.session.frame import KINDS
 from neural.session.layers import LayerTable
 from neural.session.statistics import COLUMNS, FloatArray
-from tensorboard_plugin_neuraldbg.decimation import Decimation
-from tensorboard_plugin_neuraldbg.encoding import json_number, steps_array
+from tensorboard_plugin_neuraldbg.decimation import Window
+from tensorboard_plugin_neuraldbg.encoding import float32_array, json_number, steps_array
 from tensorboard_plugin_neuraldbg.history import Arrays, HistoryCache, Indices
 from tensorboard_plugin_neuraldbg.merging import LayerGroups
 from tensorboard_plugin_neuraldbg.requests import NOT_FOUND, RequestError
@@ -28,13 +28,11 @@ _FLOAT_BYTES = 8
 
 @dataclass(frozen=True)
 class Selection:
-    """Which matrices, over which steps (inclusive; None: all), in how many columns, merged by layer or not."""
+    """Which matrices, merged by layer or not, over which steps."""
 
     kind: str
-    width: int
     by_layer: bool
-    first: int | None
-    last: int | None
+    window: Window
 
 
 def layers(session: Session) -> dict[str, Any]:
@@ -66,13 +64,13 @@ def matrix(session: Session, cache: HistoryCache, chosen: Selection, statistic: 
                 values, count, nonfinite = session.reader.column_block(chosen.kind, names, numbers[wanted])
             else:
                 values, count, nonfinite = groups.merged(session.reader, chosen.kind, statistic, numbers[wanted])
-            return _float32(values), _state(count, nonfinite)
+            return float32_array(values), _state(count, nonfinite)
 
         rows = _row_count(session, chosen.kind)
         history = cache.take((session.directory, chosen.kind, groups, statistic))
         values, state = history.update(places, read, rows * len(COLUMNS) * _FLOAT_BYTES)
-        decimation = _decimation(numbers, chosen)
-        arrays = _column_steps(numbers, decimation) | {
+        decimation = chosen.window.decimation(numbers)
+        arrays = decimation.column_steps(numbers) | {
             "minimum": decimation.reduce(np.fmin, values).T,
             "maximum": decimation.reduce(np.fmax, values).T,
             "state": decimation.reduce(np.maximum, state).T,
@@ -90,10 +88,10 @@ def series(session: Session, cache: HistoryCache, chosen: Selection, row: int, n
     """Return the least and the greatest of several statistics, of one row, in each column."""
     with session.lock:
         numbers, rows = _row_history(session, cache, chosen, row)
-        decimation = _decimation(numbers, chosen)
-        values = np.stack([_float32(statistics.select(rows, name)) for name in names], axis=1)
+        decimation = chosen.window.decimation(numbers)
+        values = np.stack([float32_array(statistics.select(rows, name)) for name in names], axis=1)
         state = _state(rows[:, statistics.COUNT], statistics.select(rows, "nonfinite"))
-        arrays = _column_steps(numbers, decimation) | {
+        arrays = decimation.column_steps(numbers) | {
             "minimum": decimation.reduce(np.fmin, values).T,
             "maximum": decimation.reduce(np.fmax, values).T,
             "state": decimation.reduce(np.maximum, state),
@@ -154,7 +152,7 @@ def histograms(session: Session, cache: HistoryCache, chosen: Selection, row: in
         counts, seen = history.update(
             session.reader.places(chosen.kind, histograms=True), read, histogram.BINS * _FLOAT_BYTES
         )
-        decimation = _decimation(numbers, chosen)
+        decimation = chosen.window.decimation(numbers)
         summed = decimation.reduce(np.add, counts.astype(np.float64))
         measured_at, rows = _row_history(session, cache, chosen, row)
         total = np.zeros(len(numbers))
@@ -162,7 +160,7 @@ def histograms(session: Session, cache: HistoryCache, chosen: Selection, row: in
         total[here] = np.nan_to_num(rows[there, statistics.COUNT])
         (occupied,) = np.nonzero(summed.any(axis=0))
         span = slice(occupied[0], occupied[-1] + 1) if len(occupied) else slice(0, 0)
-        arrays = _column_steps(numbers, decimation) | {
+        arrays = decimation.column_steps(numbers) | {
             "counts": summed[:, span],
             "bins": np.arange(histogram.BINS, dtype=np.int32)[span],
             "counted": decimation.reduce(np.add, seen),
@@ -237,25 +235,6 @@ def _row_history(session: Session, cache: HistoryCache, chosen: Selection, row: 
     row_bytes = _row_count(session, chosen.kind) * len(COLUMNS) * _FLOAT_BYTES
     (rows,) = history.update(places, read, row_bytes)
     return numbers, rows
-
-
-def _decimation(numbers: Indices, chosen: Selection) -> Decimation:
-    first = 0 if chosen.first is None else int(np.searchsorted(numbers, chosen.first))
-    last = len(numbers) if chosen.last is None else int(np.searchsorted(numbers, chosen.last, side="right"))
-    return Decimation.to_width(first, max(first, last), chosen.width)
-
-
-def _column_steps(numbers: Indices, decimation: Decimation) -> dict[str, NDArray[Any]]:
-    return {
-        "first_step": numbers[decimation.starts].astype(np.float64),
-        "last_step": numbers[decimation.ends].astype(np.float64),
-    }
-
-
-def _float32(values: FloatArray) -> NDArray[np.float32]:
-    """Return `values` as float32; what is too large for it becomes the greatest that it holds."""
-    greatest = float(np.finfo(np.float32).max)
-    return np.clip(values, -greatest, greatest).astype(np.float32)
 
 
 def _state(count: FloatArray, nonfinite: FloatArray) -> NDArray[np.uint8]:

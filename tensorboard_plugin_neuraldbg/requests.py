@@ -15,9 +15,11 @@ BAD_PARAMETER, FORBIDDEN, NOT_FOUND, WRONG_METHOD = 400, 403, 404, 405
 PLACEHOLDERS = {
     "run": "NAME",
     "kind": "KIND",
+    "kinds": "KIND,KIND",
     "statistic": "NAME",
     "statistics": "NAME,NAME",
     "row": "NUMBER",
+    "scalar": "NAME",
     "width": "COLUMNS",
 }
 

@@ -11,9 +11,10 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
-from neural.session.frame import KINDS
+from neural.session.frame import KINDS, PROFILES
 from neural.session.statistics import NAMES
-from tensorboard_plugin_neuraldbg import encoding, queries, viewer_files
+from tensorboard_plugin_neuraldbg import encoding, episodes, profiles, queries, ranks, viewer_files
+from tensorboard_plugin_neuraldbg.decimation import Window
 from tensorboard_plugin_neuraldbg.history import HistoryCache
 from tensorboard_plugin_neuraldbg.log_directories import log_directories
 from tensorboard_plugin_neuraldbg.requests import (
@@ -24,7 +25,7 @@ from tensorboard_plugin_neuraldbg.requests import (
     Parameters,
     RequestError,
 )
-from tensorboard_plugin_neuraldbg.sessions import Sessions
+from tensorboard_plugin_neuraldbg.sessions import Session, Sessions
 
 logger = logging.getLogger("neuraldbg")
 
@@ -36,8 +37,10 @@ MAX_WIDTH = 4096
 # Steps travel as float64, which is exact up to here.
 MAX_STEP = 2**53
 MAX_ROW = 2**31 - 1
+MAX_RANK = 10**9 - 1
 
-_SELECTION = ("run", "kind", "width", "by", "first", "last")
+_WINDOW = ("run", "rank", "width", "first", "last")
+_SELECTION = (*_WINDOW, "kind", "by")
 
 
 class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no type information
@@ -61,6 +64,12 @@ class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             "/series": self._serve_series,
             "/frame": self._serve_frame,
             "/histograms": self._serve_histograms,
+            "/profile": self._serve_profile,
+            "/profile_series": self._serve_profile_series,
+            "/trace_series": self._serve_trace_series,
+            "/anomalies": self._serve_anomalies,
+            "/ranks": self._serve_ranks,
+            "/rank_series": self._serve_rank_series,
             "/*": _serve_file,
         }
         return {route: self._application(handler) for route, handler in handlers.items()}
@@ -94,55 +103,95 @@ class NeuralDbgPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
         return Request.application(answer)
 
+    def _open(self, run: str, given: Parameters) -> Session:
+        """Return the session that a request asks about: of the rank that it gives, else of the run's first."""
+        return self._sessions.open(run, given.optional_number("rank", 0, MAX_RANK))
+
     def _serve_sessions(self, request: Request) -> Response:
         Parameters(request, ())
         return _json(request, self._sessions.document())
 
     def _serve_session(self, request: Request) -> Response:
-        given = Parameters(request, ("run", "revision"))
-        return _json(request, self._sessions.open(given.text("run")).document(given.optional("revision")))
+        given = Parameters(request, ("run", "rank", "revision"))
+        return _json(request, self._open(given.text("run"), given).document(given.optional("revision")))
 
     def _serve_layers(self, request: Request) -> Response:
-        given = Parameters(request, ("run",))
-        return _json(request, queries.layers(self._sessions.open(given.text("run"))))
+        given = Parameters(request, ("run", "rank"))
+        return _json(request, queries.layers(self._open(given.text("run"), given)))
 
     def _serve_steps(self, request: Request) -> Response:
-        given = Parameters(request, ("run",))
-        return _binary(request, queries.steps(self._sessions.open(given.text("run"))))
+        given = Parameters(request, ("run", "rank"))
+        return _binary(request, queries.steps(self._open(given.text("run"), given)))
 
     def _serve_matrix(self, request: Request) -> Response:
         given = Parameters(request, (*_SELECTION, "statistic"))
         run, chosen = given.text("run"), _selection(given)
         statistic = given.choice("statistic", NAMES)
-        return _binary(request, queries.matrix(self._sessions.open(run), self._cache, chosen, statistic))
+        return _binary(request, queries.matrix(self._open(run, given), self._cache, chosen, statistic))
 
     def _serve_series(self, request: Request) -> Response:
         given = Parameters(request, (*_SELECTION, "row", "statistics"))
         run, chosen = given.text("run"), _selection(given)
         row, names = given.number("row", 0, MAX_ROW), given.choices("statistics", NAMES)
-        return _binary(request, queries.series(self._sessions.open(run), self._cache, chosen, row, names))
+        return _binary(request, queries.series(self._open(run, given), self._cache, chosen, row, names))
 
     def _serve_frame(self, request: Request) -> Response:
-        given = Parameters(request, ("run", "step"))
+        given = Parameters(request, ("run", "rank", "step"))
         run, step = given.text("run"), given.optional_number("step", 0, MAX_STEP)
-        return _binary(request, queries.frame(self._sessions.open(run), step))
+        return _binary(request, queries.frame(self._open(run, given), step))
 
     def _serve_histograms(self, request: Request) -> Response:
         given = Parameters(request, (*_SELECTION, "row"))
         run, chosen, row = given.text("run"), _selection(given), given.number("row", 0, MAX_ROW)
-        return _binary(request, queries.histograms(self._sessions.open(run), self._cache, chosen, row))
+        return _binary(request, queries.histograms(self._open(run, given), self._cache, chosen, row))
+
+    def _serve_profile(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "rank", "kinds", "step"))
+        run, kinds = given.text("run"), given.choices("kinds", tuple(PROFILES))
+        step = given.optional_number("step", 0, MAX_STEP)
+        return _binary(request, profiles.profile(self._open(run, given), kinds, step))
+
+    def _serve_profile_series(self, request: Request) -> Response:
+        given = Parameters(request, (*_WINDOW, "kind", "row"))
+        run, kind = given.text("run"), given.choice("kind", profiles.LAYER_PROFILES)
+        row, window = given.number("row", 0, MAX_ROW), _window(given)
+        return _binary(request, profiles.profile_series(self._open(run, given), self._cache, kind, row, window))
+
+    def _serve_trace_series(self, request: Request) -> Response:
+        given = Parameters(request, _WINDOW)
+        run, window = given.text("run"), _window(given)
+        return _binary(request, profiles.trace_series(self._open(run, given), self._cache, window))
+
+    def _serve_anomalies(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "rank"))
+        return _json(request, episodes.anomalies(self._open(given.text("run"), given)))
+
+    def _serve_ranks(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "step"))
+        run, step = given.text("run"), given.optional_number("step", 0, MAX_STEP)
+        return _json(request, ranks.ranks(self._sessions.ranks(run), self._cache, step))
+
+    def _serve_rank_series(self, request: Request) -> Response:
+        given = Parameters(request, ("run", "scalar", "width", "first", "last"))
+        run, scalar, window = given.text("run"), given.text("scalar"), _window(given)
+        return _binary(request, ranks.rank_series(self._sessions.ranks(run), self._cache, scalar, window))
 
 
 def _selection(given: Parameters) -> queries.Selection:
     kind = given.text("kind")
     if kind not in KINDS:
         raise RequestError(NOT_FOUND, f"There is no kind {kind!r}; write one of {', '.join(KINDS)}.")
+    window = _window(given)
+    by_layer = given.optional("by") is not None and given.choice("by", ("layer",)) == "layer"
+    return queries.Selection(kind, by_layer, window)
+
+
+def _window(given: Parameters) -> Window:
     first = given.optional_number("first", 0, MAX_STEP)
     last = given.optional_number("last", 0, MAX_STEP)
     if first is not None and last is not None and first > last:
         raise RequestError(BAD_PARAMETER, f"first ({first}) is after last ({last}); write them the other way round.")
-    by_layer = given.optional("by") is not None and given.choice("by", ("layer",)) == "layer"
-    return queries.Selection(kind, given.number("width", 1, MAX_WIDTH), by_layer, first, last)
+    return Window(given.number("width", 1, MAX_WIDTH), first, last)
 
 
 def _serve_file(request: Request) -> Response:

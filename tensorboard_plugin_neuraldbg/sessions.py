@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neural.session.frame import KINDS
+from neural.session.frame import KINDS, PROFILES
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
+from neural.session.rank_folders import has_events, ranks
 from neural.session.reader import SessionReader, find_sessions
 from tensorboard_plugin_neuraldbg.requests import NOT_FOUND, RequestError
 
@@ -30,8 +32,9 @@ DISCOVERY_REST_SECONDS = 2.0
 DISCOVERY_REST_RATIO = 10.0
 # How long TensorBoard's list of plugins waits for the first walk over a large log directory.
 ACTIVITY_PATIENCE_SECONDS = 0.2
-# Each open session holds a descriptor per event file, and an index.
-MAX_OPEN = 64
+# Each open session holds a descriptor per event file, and an index. Each rank of a distributed job is a session: a job
+# of more ranks than this is read anew whenever its ranks are compared.
+MAX_OPEN = 256
 
 
 class Session:
@@ -87,14 +90,28 @@ class Session:
                 "framework": info.framework if info else "",
                 "started": info.started if info else None,
                 "every": info.every if info else None,
+                "overhead_budget": info.overhead_budget if info else None,
+                "steps": info.steps if info else None,
+                "overhead": self._overhead(),
+                "rank": info.rank if info else 0,
+                "world_size": info.world_size if info else 1,
                 "notices": info.notices if info else (),
                 "problems": problems,
                 "ended_because": info.ended_because if info else "",
                 "first_step": int(steps[0]) if len(steps) else None,
                 "last_step": int(steps[-1]) if len(steps) else None,
                 "kinds": {kind: self._kind_document(kind) for kind in reader.kinds()},
+                "profiles": {
+                    kind: len(reader.profile_steps(kind)) for kind in PROFILES if len(reader.profile_steps(kind))
+                },
+                "anomalies": len(reader.anomaly_steps()),
                 "table_revision": reader.table_revision(),
             }
+
+    def _overhead(self) -> float | None:
+        """Return the newest measurement of what watching costs, as a share of training time; None without one."""
+        overhead = self.reader.newest_scalar("overhead")
+        return overhead if overhead is not None and math.isfinite(overhead) else None
 
     def _kind_document(self, kind: str) -> dict[str, Any]:
         return {
@@ -156,15 +173,37 @@ class Sessions:
             walk.join(ACTIVITY_PATIENCE_SECONDS)
         return bool(self._found)
 
-    def open(self, name: str) -> Session:
-        """Return the session of the run `name`, up to date.
+    def open(self, name: str, rank: int | None = None) -> Session:
+        """Return the session of a rank of the run `name`, up to date; None: of the first rank that recorded anything.
+
+        Raises:
+            RequestError: there is no such run, or no such rank of it.
+        """
+        directory = self._directory(name)
+        if rank is None:
+            return self._refreshed(name, _first_rank(directory))
+        folders = _ranks(directory)
+        if rank not in folders:
+            there = ", ".join(map(str, list(folders)[:MAX_NAMED])) or "none"
+            more = f" and {len(folders) - MAX_NAMED} more" if len(folders) > MAX_NAMED else ""
+            raise RequestError(NOT_FOUND, f"The run {name!r} has no session of rank {rank}; it has {there}{more}.")
+        return self._refreshed(name, folders[rank])
+
+    def ranks(self, name: str) -> dict[int, Session]:
+        """Return the sessions of all ranks of the run `name`, ascending, up to date.
 
         Raises:
             RequestError: there is no such run.
         """
+        return {rank: self._refreshed(name, folder) for rank, folder in _ranks(self._directory(name)).items()}
+
+    def _directory(self, name: str) -> Path:
         directory = self._discover().get(name)
         if directory is None or not directory.is_dir():
             raise RequestError(NOT_FOUND, self._unknown(name))
+        return directory
+
+    def _refreshed(self, name: str, directory: Path) -> Session:
         session = self._session(name, directory)
         session.refresh()
         return session
@@ -173,7 +212,7 @@ class Sessions:
         """Return the answer of the route `sessions`."""
         listed = []
         for name, directory in sorted(self._discover().items()):
-            outline = self._outline(name, directory)
+            outline = self._outline(name, _first_rank(directory))
             listed.append(
                 {
                     "name": name,
@@ -252,6 +291,17 @@ class Sessions:
 
 # A sentence lists no more runs than this.
 MAX_NAMED = 5
+
+
+def _ranks(directory: Path) -> dict[int, Path]:
+    """Return the folder of each rank of the run in `directory`; a link that leads elsewhere is not followed."""
+    inside = directory.resolve()
+    return {rank: folder for rank, folder in ranks(directory).items() if folder.resolve().is_relative_to(inside)}
+
+
+def _first_rank(directory: Path) -> Path:
+    """Return the folder of the first rank that recorded anything: rank 0's, unless that died at once."""
+    return directory if has_events(directory) else next(iter(_ranks(directory).values()), directory)
 
 
 def _files(directory: Path) -> tuple[tuple[str, int, int], ...]:

@@ -9,13 +9,14 @@ import { createStore, followLink, linkOf } from "./model/store";
 import controlStyles from "./styles/controls.css?inline";
 import frameStyles from "./styles/frame.css?inline";
 import pictureStyles from "./styles/pictures.css?inline";
+import rankStyles from "./styles/ranks.css?inline";
 import { DARK, LIGHT } from "./theme/theme";
 import { App } from "./view/App";
 import { ViewerContext } from "./view/viewer";
 
 export function render(): void {
   const styles = document.createElement("style");
-  styles.textContent = [uplotStyles, frameStyles, controlStyles, pictureStyles].join("\n");
+  styles.textContent = [uplotStyles, frameStyles, controlStyles, pictureStyles, rankStyles].join("\n");
   document.head.append(styles);
 
   const host = connectHost();

@@ -20,6 +20,7 @@ from neural.session.frame import KINDS, PROFILES, Frame
 from neural.session.histogram import Histograms
 from neural.session.info import SessionInfo
 from neural.session.layers import LayerTable
+from neural.session.rank_folders import ranks
 from neural.session.statistics import FloatArray
 
 Steps = NDArray[np.int64]
@@ -193,9 +194,26 @@ class SessionReader:
                 for at, step in enumerate(index.steps)
             }
 
-    def scalar_steps(self, name: str) -> Steps:
-        """Return the steps, ascending, that have the headline figure `name`; steps without a frame among them."""
-        return self._index(name).steps
+    def anomaly_steps(self) -> Steps:
+        """Return the steps, ascending, in which something went wrong."""
+        return self._index(summaries.ANOMALIES_TAG).steps
+
+    def anomalies_at(self, step: int) -> tuple[Anomaly, ...]:
+        """Return what went wrong at `step`, in the order in which it arose; nothing where nothing is recorded."""
+        with self._lock:
+            there = _hold(self.anomaly_steps(), step)
+            return summaries.anomalies_of(self._value(summaries.ANOMALIES_TAG, step)) if there else ()
+
+    def scalar(self, name: str, step: int) -> float | None:
+        """Return the headline figure `name` at `step`; None where it was not recorded."""
+        with self._lock:
+            return summaries.scalar_of(self._value(name, step)) if _hold(self._index(name).steps, step) else None
+
+    def newest_scalar(self, name: str) -> float | None:
+        """Return the headline figure `name` that was recorded last; None where it never was."""
+        with self._lock:
+            index = self._index(name)
+            return summaries.scalar_of(self._value_at(index, index.newest, name)) if len(index.steps) else None
 
     def profile_steps(self, kind: str) -> Steps:
         """Return the steps, ascending, that have a matrix of `kind`, one of `frame.PROFILES`."""
@@ -222,6 +240,26 @@ class SessionReader:
                 parts = [self._index(summaries.PREFIX + name).steps for name in KINDS]
                 self._all_steps = np.unique(np.concatenate(parts))
             return self._all_steps
+
+    def scalar_names(self) -> tuple[str, ...]:
+        """Return the names of the headline figures that the session holds, in the order in which they came."""
+        with self._lock:
+            tags = (tag for file in self._order for tag in file.entries if not tag.startswith(summaries.PREFIX))
+            return tuple(dict.fromkeys(tags))
+
+    def scalar_steps(self, name: str) -> Steps:
+        """Return the steps, ascending, that have the headline figure `name`."""
+        return self._index(name).steps
+
+    def scalar_places(self, name: str) -> NDArray[np.int64]:
+        """Return a number for each of `scalar_steps(name)`; see `places`."""
+        with self._lock:
+            return self._places(self._index(name))
+
+    def scalar_values(self, name: str, steps: Steps) -> FloatArray:
+        """Return the headline figure `name` at each of `steps`, of `scalar_steps(name)`: (steps,) float64."""
+        with self._lock:
+            return np.array([summaries.scalar_of(self._value(name, int(step))) for step in steps], np.float64)
 
     def histogram_steps(self, kind: str) -> Steps:
         """Return the steps, ascending, that have histograms of `kind`."""
@@ -311,7 +349,6 @@ class SessionReader:
                 raise LookupError(f"The session has no frame at step {step}.")
             values = {kind: self._value(summaries.PREFIX + kind, step) for kind in present}
             binned = [kind for kind in KINDS if _hold(self.histogram_steps(kind), step)]
-            scalars = [tag for file in self._order for tag in file.entries if not tag.startswith(summaries.PREFIX)]
             return Frame(
                 step,
                 max(value.wall_time for value in values.values()),
@@ -319,16 +356,12 @@ class SessionReader:
                 {kind: self.histograms(kind, step) for kind in binned},
                 {
                     tag: summaries.scalar_of(self._value(tag, step))
-                    for tag in dict.fromkeys(scalars)
+                    for tag in self.scalar_names()
                     if _hold(self._index(tag).steps, step)
                 },
                 {kind: self.profile(kind, step) for kind in PROFILES if _hold(self.profile_steps(kind), step)},
-                self._anomalies_at(step),
+                self.anomalies_at(step),
             )
-
-    def _anomalies_at(self, step: int) -> tuple[Anomaly, ...]:
-        there = _hold(self._index(summaries.ANOMALIES_TAG).steps, step)
-        return summaries.anomalies_of(self._value(summaries.ANOMALIES_TAG, step)) if there else ()
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -352,23 +385,17 @@ def _hold(steps: Steps, wanted: Steps | int) -> NDArray[np.bool_]:
 def find_sessions(logdir: Path) -> dict[str, Path]:
     """Return the sessions below `logdir`: run name -> its folder (…/RUN/neuraldbg).
 
-    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself, or its …/neuraldbg.
+    A run is named by its folder below `logdir`, "." when `logdir` is that folder itself, or its …/neuraldbg. The
+    sessions of a distributed job's ranks belong to their run, which is there even where rank 0 wrote nothing.
     """
     found: dict[str, Path] = {}
-    if logdir.name == SESSION_FOLDER and _has_events(logdir):
+    if logdir.name == SESSION_FOLDER and ranks(logdir):
         found["."] = logdir
     for folder, subfolders, _ in os.walk(logdir):
         subfolders.sort()
         if SESSION_FOLDER in subfolders:
             session = Path(folder, SESSION_FOLDER)
-            if _has_events(session):
+            if ranks(session):
                 subfolders.remove(SESSION_FOLDER)
                 found[os.path.relpath(folder, logdir).replace(os.sep, "/")] = session
     return found
-
-
-def _has_events(folder: Path) -> bool:
-    try:
-        return any("tfevents" in entry.name for entry in folder.iterdir())
-    except OSError:
-        return False  # it is not there, may not be read, or has just vanished: no reason to hide other sessions

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical_names
+from neural_callbacks.pytorch.distributed import own_class
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def _neural_type(module: nn.Module) -> str | None:
 
 def layer_type(module: nn.Module) -> str:
     """Return the type that is shown: the module's `neural_type` where it has one, else the name of its class."""
-    return _neural_type(module) or type(module).__name__
+    return _neural_type(module) or own_class(module).__name__
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -66,7 +67,7 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         seen.add(module)
         if _is_layer(module):
-            yield name or type(module).__name__, module
+            yield name or own_class(module).__name__, module
         if _neural_type(module) is None:
             inside = [(f"{name}.{part}" if name else part, child) for part, child in module.named_children()]
             pending.extend(reversed(inside))

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks.pytorch import calls
+from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
 from neural_callbacks.pytorch.layout import Layout, layers_of
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
 from neural_callbacks.pytorch.profile import Profiler
@@ -63,6 +64,9 @@ class NeuralDbg:
 
     With `sentinel`, also the steps between are looked at for the first loss or gradient that is not finite, and such a
     step is recorded too, with the layers where that arose, in order.
+
+    In a distributed job each rank records a session of its own, all in one run: under DistributedDataParallel the
+    gradients as they are after the all-reduce, of sharded parameters (`fully_shard`) the rank's own shard.
 
     `notices` are sentences that the session shows to whoever looks at it.
 
@@ -246,9 +250,10 @@ class NeuralDbg:
                 self._sample.scaled_by(scale)
             if self._closure_of is None or not self._losses:  # of a closure that runs several times the first counts
                 for loss in losses:
-                    if loss.numel() == 1 and loss.is_floating_point():
+                    if loss.numel() == 1 and loss.is_floating_point() and not are_sharded([loss]):
+                        value = local(loss.detach())
                         # On the host the loss is there; a device is not waited for.
-                        self._losses.append(loss.item() if loss.device.type == "cpu" else loss.detach())
+                        self._losses.append(value.item() if value.device.type == "cpu" else value)
             if self._sample is None and not _are_finite(self._losses):
                 self._alarm(recorder, self._sentinel.producers())
             self._sentinel.release()
@@ -281,10 +286,10 @@ class NeuralDbg:
         with recorder.contained(FRAMES):
             if _has_closure(args, kwargs):
                 self._closure_of = optimizer
-                self._measure(optimizer, gradients=False)
+                self._measure(recorder, optimizer, gradients=False)
             else:
                 self._look(recorder, optimizer)
-                self._measure(optimizer, gradients=True)
+                self._measure(recorder, optimizer, gradients=True)
             self._begin_phase(OPTIMIZER)
         self._own += time.perf_counter() - started
 
@@ -298,7 +303,7 @@ class NeuralDbg:
                 else:
                     self._alarm(recorder)
 
-    def _measure(self, optimizer: Optimizer, *, gradients: bool) -> None:
+    def _measure(self, recorder: Recorder, optimizer: Optimizer, *, gradients: bool) -> None:
         """Measure the parameters that `optimizer` is about to change; with the last one, those that nobody changes."""
         sample = self._sample
         if sample is None:
@@ -312,6 +317,8 @@ class NeuralDbg:
             chosen = [parameter for parameter in self._model.parameters() if not any(parameter in o for o in others)]
         else:
             chosen = [parameter for parameter in self._model.parameters() if parameter in own]
+        if are_sharded(chosen):
+            recorder.notice(SHARDED)
         sample.before_step(chosen, own)
         if gradients:
             sample.gradients(chosen, _inverse_of(getattr(optimizer, "grad_scale", None)))
@@ -358,7 +365,7 @@ class NeuralDbg:
         self._scaled = None
         self._was_skipped = True
         with recorder.contained(FRAMES):
-            self._measure(optimizer, gradients=True)
+            self._measure(recorder, optimizer, gradients=True)
         if self._is_last(optimizer):
             self._end_step(recorder)
 
@@ -404,14 +411,14 @@ class NeuralDbg:
 def _one_model(model: Any) -> tuple[nn.Module, str]:
     """Return what is watched as one module, and its name."""
     if isinstance(model, nn.Module):
-        return model, type(model).__name__
+        return model, model_class(model).__name__
     parts = [*model.values()] if isinstance(model, Mapping) else model
     if not isinstance(parts, (list, tuple)) or not parts or not all(isinstance(part, nn.Module) for part in parts):
         raise TypeError(
             f"NeuralDbg watches a torch.nn.Module, or several in a list or a dict, not {type(model).__name__}; write "
             "NeuralDbg(model)."
         )
-    name = "+".join(type(part).__name__ for part in parts)
+    name = "+".join(model_class(part).__name__ for part in parts)
     return (nn.ModuleDict(dict(model)) if isinstance(model, Mapping) else nn.ModuleList(parts)), name
 
 

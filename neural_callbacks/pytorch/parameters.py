@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from neural_callbacks.pytorch.distributed import local
 from neural_callbacks.pytorch.reducers import SMALL, Reducer
 from neural_callbacks.pytorch.statistics import measurable
 
@@ -49,7 +50,7 @@ class ParameterTaps:
             if _is_small(parameter):
                 small[parameter in stepped].append(parameter)
                 continue
-            values = parameter.detach()
+            values = local(parameter.detach())
             if parameter in stepped:
                 self._large[parameter] = values = values.clone()
             self._one("weights", parameter, values, lasting=parameter in stepped)
@@ -81,7 +82,7 @@ class ParameterTaps:
         for members, before in self._small:
             self._several("updates", members, _together(list(members)).sub_(before))
         for parameter, before in self._large.items():
-            after = parameter.detach()
+            after = local(parameter.detach())
             if after.element_size() < torch.float32.itemsize:
                 change = after.float() - before.float()
             else:

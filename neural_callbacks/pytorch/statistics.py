@@ -16,6 +16,7 @@ from torch import Tensor
 from neural.session import statistics
 from neural.session.histogram import IntArray
 from neural.session.statistics import FloatArray
+from neural_callbacks.pytorch.distributed import local
 
 # The ten numbers of `neural.session.statistics.COLUMNS`.
 Row = tuple[float, ...]
@@ -40,11 +41,12 @@ def measurable(values: Tensor) -> Tensor | None:
 
     Float16, bfloat16 and narrower become float32, which holds them exactly. Of a sparse tensor these are the values
     that it stores, added up where an index stands twice. Integers, complex numbers and tensors without data (the
-    meta device) are not measured. Shares memory with `values` where it can.
+    meta device) are not measured. Of a tensor that is spread over several processes this is the part of this one.
+    Shares memory with `values` where it can.
     """
     if not values.is_floating_point() or values.is_meta:
         return None
-    values = values.detach()
+    values = local(values.detach())
     if values.layout is not torch.strided:
         values = (values.coalesce() if values.is_sparse else values).values()
     if not values.is_contiguous():

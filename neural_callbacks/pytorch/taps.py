@@ -21,6 +21,7 @@ from neural.session.histogram import Histograms, IntArray
 from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch import anomalies
 from neural_callbacks.pytorch.activity import Activity
+from neural_callbacks.pytorch.distributed import whole
 from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
 from neural_callbacks.pytorch.parameters import ParameterTaps
 from neural_callbacks.pytorch.profile import Profile
@@ -236,7 +237,9 @@ class Sample:
         if not self._is_off(SCALARS):
             with self._recorder.contained(SCALARS):
                 tensor = (
-                    value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+                    whole(name, value.detach())
+                    if isinstance(value, Tensor)
+                    else torch.tensor(float(value), dtype=torch.float64)
                 )
                 if tensor.numel() != 1:
                     raise ValueError(f"{name} has the shape {tuple(tensor.shape)}; give a single number, as its mean")

@@ -13,6 +13,8 @@ RUN = "net/first"
 MATRIX = {"run": RUN, "kind": "gradients", "statistic": "l2", "width": 9}
 SERIES = {"run": RUN, "kind": "gradients", "statistics": "l2", "row": 0, "width": 9}
 HISTOGRAMS = {"run": RUN, "kind": "gradients", "row": 0, "width": 9}
+PROFILE = {"run": RUN, "kinds": "trace"}
+PROFILE_SERIES = {"run": RUN, "kind": "timing", "row": 0, "width": 9}
 STATISTICS = "count, nan, posinf, neginf, zeros, min, max, mean, std, l2, rms, absmax, zero_share, nonfinite"
 KINDS = "activations, activation_gradients, gradients, weights, updates"
 
@@ -22,7 +24,7 @@ BAD = [
     ("session", {"run": "../net/first"}, 404, "There is no run '../net/first'; write 'net/first'."),
     ("session", {"run": "/etc"}, 404, "There is no run '/etc'; write 'net/first'."),
     ("session", {"run": ["a", "b"]}, 400, "The parameter 'run' was given 2 times; write it once."),
-    ("session", {"ron": "x"}, 400, "There is no parameter 'ron' here; write run, revision."),
+    ("session", {"ron": "x"}, 400, "There is no parameter 'ron' here; write run, rank, revision."),
     ("sessions", {"run": "x"}, 400, "There is no parameter 'run' here; there are none."),
     ("layers", {"run": "x"}, 404, "There is no run 'x'; write 'net/first'."),
     ("steps", {"run": "x"}, 404, "There is no run 'x'; write 'net/first'."),
@@ -65,6 +67,20 @@ BAD = [
     ("histograms", HISTOGRAMS | {"row": 4}, 404, "There is no row 4 in 'gradients'; its rows are 0 to 3."),
     ("histograms", HISTOGRAMS | {"kind": "updates"}, 404, f"The run {RUN!r} has no histograms of 'updates' yet."),
     (
+        "profile",
+        PROFILE | {"kinds": "timing,weights"},
+        400,
+        "kinds was given as 'weights'; write one of trace, timing, memory, flops, activity, silent_units.",
+    ),
+    (
+        "profile_series",
+        PROFILE_SERIES | {"kind": "trace"},
+        400,
+        "kind was given as 'trace'; write one of timing, memory, flops, activity.",
+    ),
+    ("profile_series", PROFILE_SERIES, 404, f"The run {RUN!r} has no 'timing' yet."),
+    ("trace_series", {"run": RUN, "width": 3}, 404, f"The run {RUN!r} has no 'trace' yet."),
+    (
         "nothing.js",
         {},
         404,
@@ -73,11 +89,20 @@ BAD = [
 ]
 MISSING = [
     (route, given, name)
-    for route, given in (("matrix", MATRIX), ("series", SERIES), ("histograms", HISTOGRAMS))
+    for route, given in (
+        ("matrix", MATRIX),
+        ("series", SERIES),
+        ("histograms", HISTOGRAMS),
+        ("profile", PROFILE),
+        ("profile_series", PROFILE_SERIES),
+        ("trace_series", {"run": RUN, "width": 3}),
+        ("anomalies", {"run": RUN}),
+    )
     for name in given
 ]
 PLACEHOLDERS = {
-    "run": "NAME", "kind": "KIND", "statistic": "NAME", "statistics": "NAME,NAME", "row": "NUMBER", "width": "COLUMNS"
+    "run": "NAME", "kind": "KIND", "statistic": "NAME", "statistics": "NAME,NAME", "row": "NUMBER", "width": "COLUMNS",
+    "kinds": "KIND,KIND",
 }  # fmt: skip
 
 
@@ -184,7 +209,11 @@ def test_requests_of_other_pages_are_refused(site):
 
 
 @pytest.mark.parametrize(
-    "route", ["sessions", "session", "layers", "steps", "matrix", "series", "frame", "histograms", "index.js", "x"]
+    "route",
+    [
+        *("sessions", "session", "layers", "steps", "matrix", "series", "frame", "histograms"),
+        *("profile", "profile_series", "trace_series", "anomalies", "index.js", "x"),
+    ],
 )
 def test_every_route_is_guarded(server, route):
     path = f"/data/plugin/neuraldbg/{route}"

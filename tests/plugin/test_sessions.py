@@ -56,6 +56,11 @@ def test_sessions_and_session(server, recorded):
         "framework": "pytorch 2.13.0",
         "started": 1795354321.0,
         "every": 10,
+        "overhead_budget": None,
+        "steps": None,
+        "overhead": None,
+        "rank": 0,
+        "world_size": 1,
         "notices": ["Only ten images were found."],
         "problems": [],
         "ended_because": "",
@@ -75,6 +80,8 @@ def test_sessions_and_session(server, recorded):
                 "histograms": 19,
             },
         },
+        "profiles": {},
+        "anomalies": 0,
     }
     same = server.ask("session", run="net/first", revision=revision).document
     assert same == {"revision": revision, "unchanged": True}

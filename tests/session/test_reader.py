@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from neural.session import event_file, records, statistics, summaries
 from neural.session.frame import KINDS, Frame
 from neural.session.layers import LayerTable
+from neural.session.rank_folders import rank_folder, ranks
 from neural.session.reader import SessionReader, find_sessions
 from neural.session.writer import SessionWriter
 
@@ -305,6 +306,41 @@ def test_sessions_are_found_below_the_log_directory(record, tmp_path: Path) -> N
     }
     assert find_sessions(tmp_path / "empty" / "neuraldbg") == {}
     assert find_sessions(tmp_path / "nowhere") == {}
+
+
+def test_figures_over_the_steps(record) -> None:
+    path = record(range(3))
+    session = SessionWriter(path.parent)
+    session.write(Frame(5, 2000.0, {"weights": np.zeros((1, 10))}, scalars={"gradient_norm": 2.5, "loss": np.nan}))
+    session.close()
+    reader = open_reader(path)
+    assert reader.scalar_names() == ("loss", "gradient_norm")
+    assert reader.scalar_steps("loss").tolist() == [0, 1, 2, 5]
+    assert reader.scalar_steps("gradient_norm").tolist() == [5]
+    assert len(set(reader.scalar_places("loss").tolist())) == 4
+    values = reader.scalar_values("loss", reader.scalar_steps("loss")[1:])
+    np.testing.assert_array_equal(values, np.array([1 / 2, 1 / 3, np.nan]).astype(np.float32))
+    assert len(reader.scalar_steps("accuracy")) == len(reader.scalar_values("accuracy", np.array([], int))) == 0
+
+
+def test_the_sessions_of_ranks_belong_to_their_run(record, tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "neuraldbg"
+    for rank in (0, 1, 10):
+        record(range(1), f"job/neuraldbg/{rank_folder(Path(), rank)}")
+    (folder / "rank_00002").mkdir()
+    record(range(1), "job/neuraldbg/rank_1")
+    assert find_sessions(tmp_path) == {"job": folder}
+    assert find_sessions(folder) == {".": folder}
+    assert ranks(folder) == {0: folder, 1: folder / "rank_00001", 10: folder / "rank_00010"}
+    assert list(ranks(folder)) == [0, 1, 10]
+
+
+def test_a_run_is_there_though_its_rank_0_wrote_nothing(record, tmp_path: Path) -> None:
+    record(range(1), "job/neuraldbg/rank_00003")
+    folder = tmp_path / "job" / "neuraldbg"
+    assert find_sessions(tmp_path) == {"job": folder}
+    assert ranks(folder) == {3: folder / "rank_00003"}
+    assert ranks(tmp_path / "nowhere") == {}
 
 
 def test_what_was_said_last_counts_though_steps_started_anew(tmp_path: Path, table, info) -> None:

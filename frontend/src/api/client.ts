@@ -68,11 +68,11 @@ async function sentenceOf(response: Response): Promise<string> {
   }
 }
 
-async function json<T>(address: string, signal: AbortSignal): Promise<T> {
+export async function json<T>(address: string, signal: AbortSignal): Promise<T> {
   return (await request(address, signal)).json() as Promise<T>;
 }
 
-async function binary(address: string, signal: AbortSignal): Promise<Decoded> {
+export async function binary(address: string, signal: AbortSignal): Promise<Decoded> {
   return decode(await (await request(address, signal)).arrayBuffer());
 }
 
@@ -89,11 +89,11 @@ function sourceParameters(source: Source, range: StepRange | null): Parameters {
 /** The most columns that the server sends. */
 const MOST_COLUMNS = 4096;
 
-function allowedWidth(width: number): number {
+export function allowedWidth(width: number): number {
   return Math.min(MOST_COLUMNS, Math.max(1, Math.round(width)));
 }
 
-function columnsOf(decoded: Decoded): { firstStep: Float64Array; lastStep: Float64Array } {
+export function columnsOf(decoded: Decoded): { firstStep: Float64Array; lastStep: Float64Array } {
   return {
     firstStep: arrayOf(decoded, "first_step", Float64Array),
     lastStep: arrayOf(decoded, "last_step", Float64Array),

@@ -32,6 +32,8 @@ export interface Session {
   /** Seconds since the epoch; null where the session does not tell, as `every`. */
   readonly started: number | null;
   readonly every: number | null;
+  readonly rank: number;
+  readonly world_size: number;
   readonly notices: readonly string[];
   readonly problems: readonly string[];
   readonly ended_because: string;

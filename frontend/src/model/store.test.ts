@@ -26,6 +26,8 @@ function session(last: number): Session {
     framework: "pytorch",
     started: 0,
     every: 10,
+    rank: 0,
+    world_size: 1,
     notices: [],
     problems: [],
     ended_because: "",

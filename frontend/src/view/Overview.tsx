@@ -2,6 +2,7 @@
 
 import { formatCount, formatMoment, formatValue, NOT_AVAILABLE } from "../model/format";
 import { LayerTable } from "./LayerTable";
+import { Ranks } from "./Ranks";
 import { useViewer } from "./viewer";
 
 export function Overview() {
@@ -9,6 +10,7 @@ export function Overview() {
     <div class="view overview">
       <Facts />
       <LayerTable />
+      <Ranks />
     </div>
   );
 }
