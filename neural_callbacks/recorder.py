@@ -23,6 +23,7 @@ from neural.session.rank_folders import has_events, rank_folder
 from neural.session.reader import SESSION_FOLDER
 from neural.session.writer import SessionWriter
 from neural_callbacks import ranks
+from neural_callbacks.flight import FlightRecorder
 
 logger = logging.getLogger("neuraldbg")
 
@@ -70,6 +71,7 @@ class Recorder:
         self.run_name, is_shared = _find_run(Path(log_dir), wanted, topic, rank)
         self.directory = rank_folder(Path(log_dir) / self.run_name / SESSION_FOLDER, rank.number)
         self.switched_off: set[str] = set()
+        self.flight = FlightRecorder()
         self._info = SessionInfo(
             model,
             framework,
@@ -102,6 +104,7 @@ class Recorder:
         """Hand `frame` to the writer's thread; waits only when the writer is several frames behind."""
         with self.contained(RECORDING):
             self._step = max(self._step, frame.step)
+            self.flight.add(frame)
             if (writer := self._live_writer()) is not None:
                 writer.write(frame)
 

@@ -18,9 +18,9 @@ from tensorboard_plugin_neuraldbg.requests import NOT_FOUND, RequestError
 from tensorboard_plugin_neuraldbg.sessions import Session
 
 # Figures that are of a process, not of the training that the ranks do together.
-NOT_COMPARED = ("overhead",)
-# Where parameters are sharded, this is of each rank's own shard: ranks differ in it, and nothing is wrong.
-OF_THE_SHARD = "gradient_norm"
+NOT_COMPARED = ("overhead", "memory_peak")
+# Where parameters are sharded, these are of each rank's own shard: ranks differ in them, and nothing is wrong.
+OF_THE_SHARD = ("gradient_norm", "update_ratio")
 _FLOAT_BYTES = 8
 
 
@@ -43,7 +43,7 @@ def ranks(sessions: Mapping[int, Session], cache: HistoryCache, step: int | None
     names = _names(sessions)
     figures = {name: _figure(sessions, cache, name).until(step) for name in names}
     world_size, is_sharded = _size(sessions), any(_is_sharded(session) for session in sessions.values())
-    compared = [name for name in names if name not in NOT_COMPARED and not (is_sharded and name == OF_THE_SHARD)]
+    compared = [name for name in names if name not in NOT_COMPARED and not (is_sharded and name in OF_THE_SHARD)]
     numbers = list(sessions)
     cache.settle()
     return {

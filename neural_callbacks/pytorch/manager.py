@@ -133,6 +133,11 @@ class NeuralDbg:
         """The session's folder; None before `attach`."""
         return self._recorder.directory if self._recorder is not None else None
 
+    @property
+    def recent_frames(self) -> tuple[Frame, ...]:
+        """The newest frames, oldest first, as long as they are kept in memory; none before `attach`."""
+        return tuple(self._recorder.flight) if self._recorder is not None else ()
+
     def attach(self) -> Self:
         """Start to watch. Attached already, it does nothing."""
         if self._handles:

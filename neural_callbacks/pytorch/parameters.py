@@ -85,8 +85,10 @@ class ParameterTaps:
             after = local(parameter.detach())
             if after.element_size() < torch.float32.itemsize:
                 change = after.float() - before.float()
+            elif after.numel() > SMALL and after.shape == before.shape:
+                change = before.neg_().add_(after)
             else:
-                change = before.neg_().add_(after) if after.shape == before.shape else after - before
+                change = after - before  # a reducer may still hold what is small
             self._one("updates", parameter, change, lasting=True)
         self._small, self._large = [], {}
 
