@@ -136,10 +136,11 @@ def global_norm(rows: FloatArray) -> float:
     measured = rows[~np.isnan(rows[:, COUNT])]
     if not len(measured):
         return 0.0
-    _, nan, posinf, neginf, *_ = measured.sum(axis=0)
+    nan, posinf, neginf = measured[:, [NAN, POSINF, NEGINF]].sum(axis=0)
     if nan or posinf or neginf:
         return float("nan") if nan else float("inf")
-    return float(merge(measured)[0, L2])
+    largest = measured[:, L2].max()
+    return float(largest * np.linalg.norm(measured[:, L2] / largest)) if largest > 0 else 0.0
 
 
 def update_ratio(updates: FloatArray, weights: FloatArray) -> float:

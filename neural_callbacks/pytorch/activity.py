@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,9 +39,13 @@ _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.Multihea
 
 def squashing(module: nn.Module) -> str:
     """Return "tanh", "sigmoid" or "softmax" where the layer's outputs come from that function, else ""."""
-    given = getattr(module, "activation", None)
-    name = given.lower() if isinstance(given, str) else type(module).__name__.lower()
-    return name if name in {"tanh", "sigmoid", "softmax"} else ""
+    given = vars(module).get("activation")
+    return _squashing(given if isinstance(given, str) else type(module).__name__)
+
+
+@functools.cache
+def _squashing(name: str) -> str:
+    return name.lower() if name.lower() in {"tanh", "sigmoid", "softmax"} else ""
 
 
 def _saturated(function: str, module: nn.Module, output: Tensor) -> tuple[int, Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical_names
 from neural_callbacks.pytorch.distributed import own_class
@@ -73,13 +73,29 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             pending.extend(reversed(inside))
 
 
-def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    yield from module.named_parameters(recurse=_neural_type(module) is not None)
+def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return (name, parameter) of those that a layer owns."""
+    if _neural_type(module) is not None:
+        return list(module.named_parameters())
+    # Not by named_parameters(), which takes ten times as long: this runs for each layer of each sample.
+    return [(name, parameter) for name, parameter in module._parameters.items() if parameter is not None]  # noqa: SLF001
 
 
-def _fingerprint(module: nn.Module) -> tuple[Any, ...]:
+def _fingerprint(module: nn.Module) -> list[Any]:
     # Parameters by id, since tensors compare by value; `Layout` holds them, so that no id is given out again.
-    return tuple((name, id(p), p.requires_grad, p.shape, p.dtype) for name, p in _parameters(module))
+    return [(name, id(p), p.requires_grad, p.shape, p.dtype) for name, p in _parameters(module)]
+
+
+def _modules_of(model: nn.Module) -> dict[nn.Module, None]:
+    """Return all modules of a model in the order of registration, each once."""
+    found: dict[nn.Module, None] = {}
+    pending = [model]
+    while pending:
+        module = pending.pop()
+        if module not in found:
+            found[module] = None
+            pending += [child for child in reversed(module._modules.values()) if child is not None]  # noqa: SLF001 - as above
+    return found
 
 
 class Layout:
@@ -89,26 +105,48 @@ class Layout:
     share belongs to the first of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.table = LayerTable(())
+        # The modules of the model as of the last `look`, and those that are layers with their own names.
+        self.modules: dict[nn.Module, None] = {}
+        self.layers: dict[nn.Module, str] = {}
+        # The row of each layer, and of each parameter by its id.
         self.layer_numbers: dict[nn.Module, int] = {}
-        self.parameter_numbers: dict[Tensor, int] = {}
-        self._state: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+        self.parameter_numbers: dict[int, int] = {}
+        self._model = model
+        self._state: list[tuple[str, nn.Module, list[Any]]] = []
+        self._held: list[nn.Parameter] = []
         self._layers: dict[_Identity, int] = {}
         self._signatures: dict[_Identity, Signature] = {}
         self._parameters: dict[tuple[int, str], int] = {}
 
-    def update(
-        self, present: Mapping[nn.Module, str], called: Iterable[nn.Module], signatures: Mapping[nn.Module, Signature]
-    ) -> bool:
+    def look(self) -> None:
+        """Look which modules the model has now."""
+        modules = _modules_of(self._model)
+        if list(modules) != list(self.modules):
+            self.modules = modules
+            self.layers = {module: name for name, module in layers_of(self._model)}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that the model's modules have now, each once."""
+        found: dict[int, nn.Parameter] = {}
+        for module in self.modules:
+            for parameter in module._parameters.values():  # noqa: SLF001 - as above
+                if parameter is not None:
+                    found[id(parameter)] = parameter
+        return list(found.values())
+
+    def update(self, called: Iterable[nn.Module], signatures: Mapping[nn.Module, Signature]) -> bool:
         """Bring the numbers and the table up to date with the model as it is now; return whether the table changed.
 
-        `present` are its layers with their own names, as `layers_of` gives them; `called` are the layers that ran in
-        this step, in order of their first call; `signatures` tells of those whose shapes are not known yet.
+        `called` are the layers that ran in this step, in order of their first call; `signatures` tells of those whose
+        shapes are not known yet.
         """
+        present = self.layers
         state = [(name, module, _fingerprint(module)) for module, name in present.items()]
         if state == self._state and not signatures:
             return False
+        self._held = self.parameters()
         self._state = state
         order = [*dict.fromkeys(module for module in called if module in present), *present]
         identities: dict[nn.Module, _Identity] = {}
@@ -151,7 +189,7 @@ class Layout:
                 )
             )
             for parameter_name, parameter in own:
-                if parameter in self.parameter_numbers:
+                if id(parameter) in self.parameter_numbers:
                     continue
                 row = self._parameters.setdefault((number, parameter_name), len(parameters))
                 entry = Parameter(
@@ -162,5 +200,5 @@ class Layout:
                     trainable=parameter.requires_grad,
                 )
                 parameters[row : row + 1] = [entry]
-                self.parameter_numbers[parameter] = row
+                self.parameter_numbers[id(parameter)] = row
         return LayerTable(tuple(layers), tuple(parameters))

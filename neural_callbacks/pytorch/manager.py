@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks.pytorch import calls
 from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
-from neural_callbacks.pytorch.layout import Layout, layers_of
+from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
 from neural_callbacks.pytorch.profile import Profiler
 from neural_callbacks.pytorch.sentinel import Passed, Sentinel, Trail
@@ -106,9 +106,10 @@ class NeuralDbg:
 
     def _reset(self) -> None:
         self._optimizers = self._given
-        self._layout = Layout()
+        self._layout = Layout(self._model)
+        self._layout.look()
         self._profiler = Profiler(self._model)
-        self._sentinel = Sentinel([module for _, module in layers_of(self._model)])
+        self._sentinel = Sentinel(self._layout.layers)
         self._is_compiled = _is_compiled(self._model)
         self._step = 0
         self._ended = time.perf_counter()
@@ -229,7 +230,7 @@ class NeuralDbg:
         if is_full and not self._is_compiled and PROFILE not in recorder.switched_off:
             with recorder.contained(PROFILE):
                 profile = self._profiler.begin()
-        return Sample(self._model, self._layout, recorder, binned=self._has_histograms and is_full, profile=profile)
+        return Sample(self._layout, recorder, binned=self._has_histograms and is_full, profile=profile)
 
     def _begin_phase(self, phase: int) -> None:
         """Tell the profile of this step, if there is one, that the model's way back or an optimizer's step begins."""
@@ -318,10 +319,10 @@ class NeuralDbg:
             return
         own = _parameters_of(optimizer)
         if self._is_last(optimizer):
-            others = [_parameters_of(other) for other in self._optimizers if other is not optimizer]
-            chosen = [parameter for parameter in self._model.parameters() if not any(parameter in o for o in others)]
+            others = {one for other in self._optimizers if other is not optimizer for one in _parameters_of(other)}
+            chosen = [parameter for parameter in self._layout.parameters() if id(parameter) not in others]
         else:
-            chosen = [parameter for parameter in self._model.parameters() if parameter in own]
+            chosen = [parameter for parameter in self._layout.parameters() if id(parameter) in own]
         if are_sharded(chosen):
             recorder.notice(SHARDED)
         sample.before_step(chosen, own)
@@ -351,7 +352,7 @@ class NeuralDbg:
                 self._look(recorder, optimizer)
                 if self._sample is not None:
                     self._take_losses(self._sample, optimizer)
-                    self._sample.gradients(list(self._model.parameters()))
+                    self._sample.gradients(self._layout.parameters())
         self._own += time.perf_counter() - started
         self._scaled = None
         self._stepped.append(optimizer)
@@ -380,7 +381,7 @@ class NeuralDbg:
         with recorder.contained(FRAMES):
             if sample is not None:
                 recorder.record(self._frame(sample))
-                self._sentinel = Sentinel(self._layout.layer_numbers)
+                self._sentinel = Sentinel(self._layout.layers)
                 self._is_compiled = _is_compiled(self._model)
             elif self._was_skipped:
                 recorder.record(Frame(self._step, time.time(), scalars={"skipped": 1.0}))
@@ -408,7 +409,7 @@ class NeuralDbg:
         return optimizer is self._optimizers[-1]
 
     def _is_watched(self, optimizer: Optimizer) -> bool:
-        if not self._optimizers and not _parameters_of(optimizer).isdisjoint(self._model.parameters()):
+        if not self._optimizers and not _parameters_of(optimizer).isdisjoint(map(id, self._model.parameters())):
             self._optimizers = (optimizer,)
         return any(optimizer is one for one in self._optimizers)
 
@@ -458,8 +459,9 @@ def _abandon(handles: list[RemovableHandle], taps: list[RemovableHandle], record
     recorder.close()
 
 
-def _parameters_of(optimizer: Optimizer) -> set[nn.Parameter]:
-    return {parameter for group in optimizer.param_groups for parameter in group["params"]}
+def _parameters_of(optimizer: Optimizer) -> set[int]:
+    """Return the ids of the parameters that an optimizer steps: a tensor's own hash takes ten times as long."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

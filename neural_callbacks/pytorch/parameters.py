@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neural_callbacks.pytorch.distributed import local
 from neural_callbacks.pytorch.reducers import SMALL, Reducer
-from neural_callbacks.pytorch.statistics import measurable
+from neural_callbacks.pytorch.statistics import PLAIN, measurable
 
 # Takes a kind and the parameters that were given to a reducer, in order.
 Note = Callable[[Reducer, str, list[nn.Parameter]], None]
@@ -19,7 +19,7 @@ Note = Callable[[Reducer, str, list[nn.Parameter]], None]
 def _is_small(tensor: Tensor) -> bool:
     return (
         0 < tensor.numel() <= SMALL
-        and type(tensor) in (Tensor, nn.Parameter)
+        and type(tensor) in PLAIN
         and tensor.dtype == torch.float32
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
@@ -41,19 +41,21 @@ class ParameterTaps:
     reducer_of: Callable[[torch.device], Reducer]
     note: Note
     _small: list[tuple[list[nn.Parameter], Tensor]] = field(default_factory=list)
-    _large: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    _large: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
 
-    def weights(self, parameters: Iterable[nn.Parameter], stepped: Collection[nn.Parameter]) -> None:
-        """Measure `parameters`; keep a copy of those in `stepped`, for `updates`."""
+    def weights(self, parameters: Iterable[nn.Parameter], stepped: Container[int]) -> None:
+        """Measure `parameters`; keep a copy of those whose id is in `stepped`, for `updates`."""
         small: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in parameters:
             if _is_small(parameter):
-                small[parameter in stepped].append(parameter)
+                small[id(parameter) in stepped].append(parameter)
                 continue
             values = local(parameter.detach())
-            if parameter in stepped:
-                self._large[parameter] = values = values.clone()
-            self._one("weights", parameter, values, lasting=parameter in stepped)
+            is_stepped = id(parameter) in stepped
+            if is_stepped:
+                values = values.clone()
+                self._large.append((parameter, values))
+            self._one("weights", parameter, values, lasting=is_stepped)
         for is_stepped, members in small.items():
             if members:
                 before = _together(list(members))
@@ -81,7 +83,7 @@ class ParameterTaps:
         """Measure what changed since `weights`."""
         for members, before in self._small:
             self._several("updates", members, _together(list(members)).sub_(before))
-        for parameter, before in self._large.items():
+        for parameter, before in self._large:
             after = local(parameter.detach())
             if after.element_size() < torch.float32.itemsize:
                 change = after.float() - before.float()
@@ -90,7 +92,7 @@ class ParameterTaps:
             else:
                 change = after - before  # a reducer may still hold what is small
             self._one("updates", parameter, change, lasting=True)
-        self._small, self._large = [], {}
+        self._small, self._large = [], []
 
     def _one(
         self, kind: str, parameter: nn.Parameter, values: Tensor, *, lasting: bool, factor: Tensor | None = None

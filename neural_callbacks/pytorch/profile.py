@@ -98,7 +98,10 @@ class Profile:
         rows, height = layout.layer_numbers, len(layout.table.layers)
         trace, timing = self._trace.finish(rows, height)
         flops, elsewhere = self._flops.take(rows, height, reached)
-        owners = {tensor: layout.table.parameters[row].layer for tensor, row in layout.parameter_numbers.items()}
+        numbers, parameters = layout.parameter_numbers, layout.table.parameters
+        owners = {
+            tensor: parameters[numbers[id(tensor)]].layer for tensor in layout.parameters() if id(tensor) in numbers
+        }
         memory = self._memory.matrix(rows, owners, height, optimizers)
         figures = {}
         peak = self._reader.peak()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neural_callbacks.pytorch.statistics import measurable
+from neural_callbacks.pytorch.statistics import PLAIN, measurable
 from neural_callbacks.pytorch.structures import tensors
 
 
@@ -159,7 +159,7 @@ def is_finite(values: Iterable[Tensor]) -> bool:
         for tensor in values:
             if tensor.device.type != "cpu":
                 elsewhere.append(tensor)
-            elif tensor.dtype in _PRODUCTS and tensor.is_contiguous() and type(tensor) in _PLAIN:
+            elif tensor.dtype in _PRODUCTS and tensor.is_contiguous() and type(tensor) in PLAIN:
                 flat = tensor.detach().numpy().reshape(-1)
                 # The square of a large value may overflow: only then is each value looked at.
                 if not math.isfinite(flat.dot(flat)) and not np.isfinite(flat).all():
@@ -174,7 +174,6 @@ def is_finite(values: Iterable[Tensor]) -> bool:
 
 
 _PRODUCTS = (torch.float32, torch.float64)
-_PLAIN = (Tensor, nn.Parameter)
 
 
 def _exactly_finite(tensor: Tensor) -> bool:

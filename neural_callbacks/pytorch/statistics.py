@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neural.session import statistics
 from neural.session.histogram import IntArray
@@ -21,6 +21,8 @@ from neural_callbacks.pytorch.distributed import local
 # The ten numbers of `neural.session.statistics.COLUMNS`.
 Row = tuple[float, ...]
 
+# Tensors that are no subclass with a way of its own.
+PLAIN = (Tensor, nn.Parameter)
 # Values that are reduced at a time: 4 MB of float32, which stays in the processor's last cache for the passes. Of
 # tensors that come cold from memory whole passes took 0.45 ms per million values, blocks of 2^17 values 0.65.
 BLOCK = 2**20
@@ -44,6 +46,9 @@ def measurable(values: Tensor) -> Tensor | None:
     meta device) are not measured. Of a tensor that is spread over several processes this is the part of this one.
     Shares memory with `values` where it can.
     """
+    is_plain = type(values) in PLAIN and values.dtype is torch.float32 and values.layout is torch.strided
+    if is_plain and not values.is_meta and values.is_contiguous():
+        return values.detach().view(-1)  # nearly all: what follows would come to the same, in five times the time
     if not values.is_floating_point() or values.is_meta:
         return None
     values = local(values.detach())

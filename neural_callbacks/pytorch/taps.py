@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch import anomalies
 from neural_callbacks.pytorch.activity import Activity
 from neural_callbacks.pytorch.distributed import whole
-from neural_callbacks.pytorch.layout import Layout, Signature, layers_of
+from neural_callbacks.pytorch.layout import Layout, Signature
 from neural_callbacks.pytorch.parameters import ParameterTaps
 from neural_callbacks.pytorch.profile import Profile
 from neural_callbacks.pytorch.reducers import Reduced, Reducer, reducer_for
@@ -50,17 +50,11 @@ class _Pass:
         return self.went_back or not self.has_gradient
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """One tensor that a reducer was given, or its share of several."""
-
-    kind: str
-    owner: nn.Module | Tensor
-    of: _Pass | None = None
+_Measured = tuple[str, nn.Module | nn.Parameter, _Pass | None]
 
 
 class Sample:
-    """Measures one step of `model`; `binned`: with histograms; `profile`: with times, memory and FLOPs.
+    """Measures one step of the model of `layout`; `binned`: with histograms; `profile`: with times, memory and FLOPs.
 
     The manager calls it from hooks; what fails inside is contained by `recorder`. All floating tensors that a layer
     gives out in one step, over its outputs, its calls and the passes of an accumulated gradient, make one row.
@@ -68,10 +62,7 @@ class Sample:
     and those that a checkpointed module runs again on the way back.
     """
 
-    def __init__(
-        self, model: nn.Module, layout: Layout, recorder: Recorder, *, binned: bool, profile: Profile | None = None
-    ) -> None:
-        self._model = model
+    def __init__(self, layout: Layout, recorder: Recorder, *, binned: bool, profile: Profile | None = None) -> None:
         self._layout = layout
         self._recorder = recorder
         self._binned = binned
@@ -80,6 +71,7 @@ class Sample:
         self._called: list[nn.Module] = []
         self._signatures: dict[nn.Module, Signature] = {}
         self._reducers: dict[torch.device, Reducer] = {}
+        # Of each tensor that a reducer was given: its kind, whose it is, and the pass that gave it out.
         self._measured: dict[Reducer, list[_Measured]] = {}
         self._scalars: dict[Reducer, list[str]] = {}
         self._parameters = ParameterTaps(self._reducer, self._note)
@@ -91,15 +83,7 @@ class Sample:
         self._by_output: set[nn.Module] = set()
         self._by_logits: list[nn.Module] = []
         self._is_over = False
-
-    @functools.cached_property
-    def _layers(self) -> dict[nn.Module, str]:
-        # Looked up when the first forward pass runs: until then the user may still put other layers in.
-        return {module: name for name, module in layers_of(self._model)}
-
-    @functools.cached_property
-    def _tree(self) -> frozenset[nn.Module]:
-        return frozenset(self._model.modules())
+        self._has_looked = False
 
     @property
     def has_run(self) -> bool:
@@ -108,38 +92,45 @@ class Sample:
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
         """Note that the forward pass of a module begins."""
-        if module not in self._tree:
+        if not self._has_looked:
+            # Only now: until the first forward pass the user may still put other layers in.
+            self._look()
+        if module not in self._layout.modules:
             return
         started = time.perf_counter()
         try:
             if not self._running:
                 self._pass = _Pass()
                 if self.profile is not None:
-                    self.profile.begin_pass(module, inputs, is_layer=module in self._layers)
+                    self.profile.begin_pass(module, inputs, is_layer=module in self._layout.layers)
             self._running.append(module)
-            if self.profile is not None and module in self._layers:
+            if self.profile is not None and module in self._layout.layers:
                 self.profile.enter(module, inputs)
         except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time
             self._stop_profile(error)
         self.own_seconds += time.perf_counter() - started
 
+    def _look(self) -> None:
+        self._has_looked = True
+        self._layout.look()
+
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Note that the forward pass of a module has ended; measure what a layer gave out."""
-        if module not in self._tree:
+        if module not in self._layout.modules:
             return
         started = time.perf_counter()
         profile = self.profile
         try:
-            if profile is not None and module in self._layers:
+            if profile is not None and module in self._layout.layers:
                 profile.leave(module, [*tensors(output)])
             if module in self._running:
                 while self._running.pop() is not module:
                     pass  # one inside ended by an exception that was caught
                 if profile is not None and not self._running:
-                    profile.end_pass(module, is_layer=module in self._layers)
+                    profile.end_pass(module, is_layer=module in self._layout.layers)
         except Exception as error:  # noqa: BLE001 - as above
             self._stop_profile(error)
-        if module in self._layers and torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
+        if module in self._layout.layers and torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
             mark = None if profile is None else profile.mark()
             self._forward(module, inputs, output)
             if profile is not None:
@@ -214,8 +205,8 @@ class Sample:
                 self._by_logits.append(module)
                 self._measure("activation_gradients", module, gradient)
 
-    def before_step(self, parameters: Collection[nn.Parameter], stepped: Collection[nn.Parameter]) -> None:
-        """Measure `parameters`; keep a copy of those that the optimizer steps, to tell what it changed."""
+    def before_step(self, parameters: Collection[nn.Parameter], stepped: Container[int]) -> None:
+        """Measure `parameters`; keep a copy of those whose id is in `stepped`, to tell what the optimizer changed."""
         if not self._is_off(PARAMETERS):
             with self._recorder.contained(PARAMETERS), torch.no_grad():
                 self._parameters.weights(parameters, stepped)
@@ -257,8 +248,8 @@ class Sample:
             self._measured[found] = []
         return found
 
-    def _note(self, reducer: Reducer, kind: str, owners: Sequence[Tensor]) -> None:
-        self._measured[reducer] += [_Measured(kind, owner) for owner in owners]
+    def _note(self, reducer: Reducer, kind: str, owners: Sequence[nn.Parameter]) -> None:
+        self._measured[reducer] += [(kind, owner, None) for owner in owners]
 
     def _measure(self, kind: str, owner: nn.Module, values: Tensor, of: _Pass | None = None) -> None:
         flat = measurable(values)
@@ -269,7 +260,7 @@ class Sample:
         reducer = self._reducer(flat.device)
         row = reducer.measure(flat, lasting=False)
         measured = self._measured[reducer]
-        measured.append(_Measured(kind, owner, of))
+        measured.append((kind, owner, of))
         if of is not None:
             self._activity.look(owner, values.detach(), (reducer, len(measured) - 1), row)
 
@@ -288,16 +279,24 @@ class Sample:
         scaling is there for.
         """
         self._is_over = True
+        if not self._has_looked:
+            self._look()
         layout = self._layout
-        if layout.update(self._layers, self._called, self._signatures):
+        if layout.update(self._called, self._signatures):
             self._recorder.write_layers(layout.table, step)
         for module in self._by_logits:
             self._recorder.notice(BY_LOGITS.format(layout.table.layers[layout.layer_numbers[module]].own_name))
         reduced = {reducer: reducer.collect() for reducer in self._reducers.values()}
+        of_layer, of_parameter = layout.layer_numbers, layout.parameter_numbers
         entries = [
-            (entry.kind, _number(entry.owner, layout) if entry.of is None or entry.of.is_training else None)
+            (
+                kind,
+                (of_layer.get(owner) if isinstance(owner, nn.Module) else of_parameter.get(id(owner)))
+                if of is None or of.is_training
+                else None,
+            )
             for reducer in reduced
-            for entry in self._measured[reducer]
+            for kind, owner, of in self._measured[reducer]
         ]
         rows = np.concatenate([np.empty((0, len(statistics.COLUMNS))), *(part.rows for part in reduced.values())])
         counts = [part.counts for part in reduced.values() if part.counts is not None]
@@ -353,10 +352,6 @@ class Sample:
         if "updates" in matrices and "weights" in matrices:
             figures["update_ratio"] = statistics.update_ratio(matrices["updates"], matrices["weights"])
         return figures
-
-
-def _number(owner: nn.Module | Tensor, layout: Layout) -> int | None:
-    return layout.parameter_numbers.get(owner) if isinstance(owner, Tensor) else layout.layer_numbers.get(owner)
 
 
 def gather(
