@@ -34,7 +34,8 @@ def find(
 
     The loss comes after the way forward, parameters after the way back.
     """
-    suspicious = np.flatnonzero(rows[:, [statistics.NAN, statistics.POSINF, statistics.NEGINF]].any(axis=1))
+    nonfinite = rows[:, statistics.NAN : statistics.NEGINF + 1]
+    suspicious = np.flatnonzero(nonfinite.any(axis=1)) if nonfinite.any() else np.empty(0, np.int64)
     found: dict[Place, list[Anomaly]] = {place: [] for place in _ORDER}
     seen: set[tuple[Place, int]] = set()
     for index in suspicious.tolist():

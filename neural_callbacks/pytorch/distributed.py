@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+_PLAIN = (Tensor, nn.Parameter)
+
 SHARDED = (
     "The parameters are sharded over the ranks: the weights, gradients and updates of this session, and its gradient "
     "norm, are those of its own rank's shard."
@@ -30,6 +32,8 @@ def model_class(model: nn.Module) -> type[nn.Module]:
 
 def local(values: Tensor) -> Tensor:
     """Return this process' shard of a tensor that is spread over several (a DTensor); of others the tensor itself."""
+    if type(values) in _PLAIN:
+        return values
     # By name: importing DTensor takes longer than all the rest, and who has one has imported it.
     to_local = getattr(values, "to_local", None)
     shard: Tensor = values if to_local is None else to_local()
@@ -53,4 +57,4 @@ def whole(name: str, values: Tensor) -> Tensor:
 
 
 def _is_whole(values: Tensor) -> bool:
-    return all(placement.is_replicate() for placement in getattr(values, "placements", ()))
+    return type(values) in _PLAIN or all(placement.is_replicate() for placement in getattr(values, "placements", ()))

@@ -176,7 +176,8 @@ class NeuralDbg:
 
     def close(self, error: BaseException | None = None) -> None:
         """Stop watching and finish the session, as failed where `error` ended training. May be called again."""
-        self._end_sample()
+        self._sample = None
+        _remove(self._taps)
         _remove(self._handles)
         calls.leave(self)
         self._profiler.close()
@@ -208,21 +209,29 @@ class NeuralDbg:
         """Start the step: to measure, where it is sampled, all until the end of the last optimizer's step."""
         self._reset_step()
         if FRAMES in recorder.switched_off:
+            _remove(self._taps)
             return
-        with recorder.contained(FRAMES):
+        try:
             self._depth = self._schedule.plan(self._step)
             if self._depth:
                 self._sample = self._new_sample(recorder)
             if self._is_compiled:
                 recorder.notice(COMPILED)
             elif self._sample is not None:
+                _remove(self._taps)
                 self._taps += self._on_modules.sampled(self._sample)
             elif self._watches_all_steps(recorder):
                 self._sentinel.forget()
-                self._taps += self._on_modules.unsampled(self._sentinel)
+                if not self._taps:  # after a sample; from one plain step to the next they stay
+                    self._taps += self._on_modules.unsampled(self._sentinel)
+            else:
+                _remove(self._taps)
+        except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time: this runs in every step
+            recorder.failed(FRAMES, error)
 
     def _watches_all_steps(self, recorder: Recorder) -> bool:
-        return self._has_sentinel and not {SENTINEL, FRAMES} & recorder.switched_off
+        off = recorder.switched_off
+        return self._has_sentinel and not (off and (SENTINEL in off or FRAMES in off))
 
     def _new_sample(self, recorder: Recorder) -> Sample:
         is_full = self._depth is Depth.HISTOGRAMS
@@ -242,8 +251,9 @@ class NeuralDbg:
             self._sample.profile.close(phase)
 
     def _end_sample(self) -> Sample | None:
-        _remove(self._taps)
         sample, self._sample = self._sample, None
+        if sample is not None:
+            _remove(self._taps)
         return sample
 
     def backward_begins(self, losses: tuple[Tensor, ...], scale: Tensor | None) -> None:
@@ -251,7 +261,7 @@ class NeuralDbg:
         started, recorder = time.perf_counter(), self._recorder
         if recorder is None or not self._has_run():
             return
-        with recorder.contained(FRAMES):
+        try:
             if self._sample is not None:
                 self._sample.scaled_by(scale)
             if self._closure_of is None or not self._losses:  # of a closure that runs several times the first counts
@@ -264,6 +274,8 @@ class NeuralDbg:
                 self._alarm(recorder, self._sentinel.producers())
             self._sentinel.release()
             self._begin_phase(BACKWARD)
+        except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time: this runs in every step
+            recorder.failed(FRAMES, error)
         self._own += time.perf_counter() - started
 
     def backward_ends(self) -> None:
@@ -289,7 +301,7 @@ class NeuralDbg:
         started, recorder = time.perf_counter(), self._recorder
         if recorder is None or not self._is_watched(optimizer):
             return
-        with recorder.contained(FRAMES):
+        try:
             if _has_closure(args, kwargs):
                 self._closure_of = optimizer
                 self._measure(recorder, optimizer, gradients=False)
@@ -297,17 +309,24 @@ class NeuralDbg:
                 self._look(recorder, optimizer)
                 self._measure(recorder, optimizer, gradients=True)
             self._begin_phase(OPTIMIZER)
+        except Exception as error:  # noqa: BLE001 - as above
+            recorder.failed(FRAMES, error)
         self._own += time.perf_counter() - started
 
     def _look(self, recorder: Recorder, optimizer: Optimizer) -> None:
         """Let the sentinel look at the gradients, and at the losses that are on a device."""
-        if self._sample is None and self._watches_all_steps(recorder):
-            losses = [loss for loss in self._losses if isinstance(loss, Tensor)]
-            with recorder.contained(SENTINEL):
-                if self._sentinel.is_quiet(optimizer, losses):
-                    self._is_broken = False
-                else:
-                    self._alarm(recorder)
+        if self._sample is not None or not self._watches_all_steps(recorder):
+            return
+        losses = [loss for loss in self._losses if isinstance(loss, Tensor)]
+        try:
+            is_quiet = self._sentinel.is_quiet(optimizer, losses)
+        except Exception as error:  # noqa: BLE001 - as above
+            recorder.failed(SENTINEL, error)
+            return
+        if is_quiet:
+            self._is_broken = False
+        else:
+            self._alarm(recorder)
 
     def _measure(self, recorder: Recorder, optimizer: Optimizer, *, gradients: bool) -> None:
         """Measure the parameters that `optimizer` is about to change; with the last one, those that nobody changes."""
@@ -341,7 +360,7 @@ class NeuralDbg:
         started, recorder = time.perf_counter(), self._recorder
         if recorder is None or not self._is_watched(optimizer):
             return
-        with recorder.contained(FRAMES):
+        try:
             self._end_phase(OPTIMIZER)
             # A fused optimizer is told by its scaler and skips by itself.
             found_inf = getattr(optimizer, "found_inf", None)
@@ -353,6 +372,8 @@ class NeuralDbg:
                 if self._sample is not None:
                     self._take_losses(self._sample, optimizer)
                     self._sample.gradients(self._layout.parameters())
+        except Exception as error:  # noqa: BLE001 - as above
+            recorder.failed(FRAMES, error)
         self._own += time.perf_counter() - started
         self._scaled = None
         self._stepped.append(optimizer)
@@ -378,7 +399,7 @@ class NeuralDbg:
     def _end_step(self, recorder: Recorder) -> None:
         started = time.perf_counter()
         sample = self._end_sample()
-        with recorder.contained(FRAMES):
+        try:
             if sample is not None:
                 recorder.record(self._frame(sample))
                 self._sentinel = Sentinel(self._layout.layers)
@@ -389,6 +410,8 @@ class NeuralDbg:
             self._own += ended - started + (0.0 if sample is None else sample.own_seconds)
             duration, self._ended = ended - self._ended, ended
             self._schedule.report(self._step, duration=duration, depth=self._depth, own=self._own)
+        except Exception as error:  # noqa: BLE001 - as above
+            recorder.failed(FRAMES, error)
         self._step += 1
         self._begin(recorder)
 

@@ -65,30 +65,37 @@ class Sentinel:
             for module in layers
             if next(module.parameters(), None) is None and not type(module).__module__.startswith("torch.nn.")
         )
-        self.passed: list[Passed] = []
+        # Forward passes as `Passed`, or with the one output and its version as they are.
+        self._passed: list[tuple[nn.Module, Any, Any, Any]] = []
         self.order: list[nn.Module] = []
         self.bad_on_the_way_back: list[nn.Module] = []
         self._sums: list[tuple[nn.Module, Tensor]] = []
 
     def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Note the forward pass of a layer."""
+        """Note the forward pass of a layer; this runs for every module in every step."""
         if module not in self._layers or not torch.is_grad_enabled() or in_backward():
             return
-        outputs = (output,) if isinstance(output, Tensor) else tuple(tensors(output))
         self.order.append(module)
-        if outputs and outputs[0].device.type != "cpu":
+        is_one = isinstance(output, Tensor)
+        if is_one and output.is_cpu:
+            self._passed.append((module, inputs, output, output._version))  # noqa: SLF001 - the only way to know
+        else:
+            self._note_several(module, inputs, tuple(tensors(output)))
+        if module in self._suspects:
+            for tensor in (output,) if is_one else tensors(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(functools.partial(self._backward, module))
+
+    def _note_several(self, module: nn.Module, inputs: Any, outputs: tuple[Tensor, ...]) -> None:
+        if outputs and not outputs[0].is_cpu:
             self._sums += [
                 (module, tensor.detach().sum(dtype=torch.float32)) for tensor in outputs if _is_float(tensor)
             ]
         else:
-            self.passed.append(Passed(module, inputs, outputs, tuple(tensor._version for tensor in outputs)))  # noqa: SLF001 - see Passed
-        if module in self._suspects:
-            for tensor in outputs:
-                if tensor.requires_grad:
-                    tensor.register_hook(functools.partial(self._backward, module))
+            self._passed.append((module, inputs, outputs, tuple(tensor._version for tensor in outputs)))  # noqa: SLF001 - as above
 
     def _backward(self, module: nn.Module, gradient: Tensor) -> None:
-        if gradient.device.type == "cpu" and not is_finite([gradient]):
+        if gradient.is_cpu and not is_finite([gradient]):
             self.bad_on_the_way_back.append(module)
 
     def producers(self) -> list[Passed]:
@@ -109,13 +116,23 @@ class Sentinel:
         ]
         return [*earlier, *certain]
 
+    @property
+    def passed(self) -> list[Passed]:
+        """The forward passes since the last backward pass, in order."""
+        return [
+            Passed(module, inputs, (outputs,), (versions,))
+            if isinstance(outputs, Tensor)
+            else Passed(module, inputs, outputs, versions)
+            for module, inputs, outputs, versions in self._passed
+        ]
+
     def release(self) -> None:
         """Let go of the outputs."""
-        self.passed = []
+        self._passed = []
 
     def forget(self) -> None:
         """Begin a new step."""
-        self.passed, self.order, self.bad_on_the_way_back, self._sums = [], [], [], []
+        self._passed, self.order, self.bad_on_the_way_back, self._sums = [], [], [], []
 
     def is_quiet(self, optimizer: Optimizer, losses: Sequence[Tensor]) -> bool:
         """Say whether `losses` and the gradients that `optimizer` is about to use are finite; see `is_finite`."""
@@ -157,9 +174,9 @@ def is_finite(values: Iterable[Tensor]) -> bool:
     elsewhere: list[Tensor] = []
     with np.errstate(all="ignore"):
         for tensor in values:
-            if tensor.device.type != "cpu":
+            if not tensor.is_cpu:
                 elsewhere.append(tensor)
-            elif tensor.dtype in _PRODUCTS and tensor.is_contiguous() and type(tensor) in PLAIN:
+            elif type(tensor) in PLAIN and tensor.dtype in _PRODUCTS and tensor.is_contiguous():
                 flat = tensor.detach().numpy().reshape(-1)
                 # The square of a large value may overflow: only then is each value looked at.
                 if not math.isfinite(flat.dot(flat)) and not np.isfinite(flat).all():

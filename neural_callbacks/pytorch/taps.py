@@ -346,7 +346,7 @@ class Sample:
         for reducer, part in reduced.items():
             for name, figure in zip(self._scalars.get(reducer, []), part.scalars, strict=True):
                 scalars.setdefault(name, []).append(float(figure))
-        figures = {name: float(np.mean(values)) for name, values in scalars.items()}
+        figures = {name: sum(values) / len(values) for name, values in scalars.items()}
         if "gradients" in matrices:
             figures["gradient_norm"] = statistics.global_norm(matrices["gradients"])
         if "updates" in matrices and "weights" in matrices:
