@@ -174,13 +174,13 @@ def is_finite(values: Iterable[Tensor]) -> bool:
     elsewhere: list[Tensor] = []
     with np.errstate(all="ignore"):
         for tensor in values:
-            if not tensor.is_cpu:
-                elsewhere.append(tensor)
-            elif type(tensor) in PLAIN and tensor.dtype in _PRODUCTS and tensor.is_contiguous():
+            if type(tensor) in PLAIN and tensor.is_cpu and tensor.dtype in _PRODUCTS:
                 flat = tensor.detach().numpy().reshape(-1)
                 # The square of a large value may overflow: only then is each value looked at.
                 if not math.isfinite(flat.dot(flat)) and not np.isfinite(flat).all():
                     return False
+            elif not tensor.is_cpu:
+                elsewhere.append(tensor)
             elif not _exactly_finite(tensor):
                 return False
     measured = [flat for flat in map(measurable, elsewhere) if flat is not None and flat.numel()]
@@ -190,7 +190,7 @@ def is_finite(values: Iterable[Tensor]) -> bool:
     return bool(torch.isfinite(norms).all()) or all(_exactly_finite(flat) for flat in measured)
 
 
-_PRODUCTS = (torch.float32, torch.float64)
+_PRODUCTS = frozenset({torch.float32, torch.float64})
 
 
 def _exactly_finite(tensor: Tensor) -> bool:
