@@ -29,12 +29,14 @@ class Governor:
     """Says of each step whether `budget`, a share of plain training time in (0, 1], allows to sample it.
 
     The budget earns its share of each step. A sample is planned for when that will have covered what was spent, by
-    `ledger`, and what the sample will cost.
+    `ledger`, and what the sample will cost. `aligned`: it then waits for the next multiple of a power of two, so that
+    the ranks of a distributed job, each of which has a governor of its own, sample the same steps.
     """
 
-    def __init__(self, budget: float, ledger: Ledger) -> None:
+    def __init__(self, budget: float, ledger: Ledger, *, aligned: bool = False) -> None:
         self._budget = budget
         self._ledger = ledger
+        self._aligned = aligned
         self._next = 0
         self._latest = 0
         self._forgotten = 0.0
@@ -58,6 +60,8 @@ class Governor:
         else:
             soonest = max(step + 1, self._latest + LEAST_WAIT)
             self._next = max(soonest, min(step + self._wait(depth), self._latest + self._longest_wait(depth)))
+            if self._aligned:
+                self._next = _aligned(self._next, self._interval(depth))
 
     def _wait(self, depth: int) -> int:
         """Return in how many steps the next sample of `depth` will be covered."""
@@ -71,6 +75,16 @@ class Governor:
     def _longest_wait(self, depth: int) -> int:
         ledger = self._ledger
         return max(RAREST_WAIT, _steps(PATIENCE * ledger.price(depth), self._budget * ledger.step_seconds))
+
+    def _interval(self, depth: int) -> int:
+        """Return in how many steps the budget earns a sample of `depth`."""
+        return _steps(self._ledger.price(depth), self._budget * self._ledger.step_seconds)
+
+
+def _aligned(step: int, interval: int) -> int:
+    """Return the first multiple from `step` on of the least power of two from `interval` on, or from the rarest."""
+    power: int = 1 << (max(1, min(interval, RAREST_WAIT)) - 1).bit_length()
+    return -(-step // power) * power
 
 
 def _steps(seconds: float, earned: float) -> int:

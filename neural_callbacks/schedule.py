@@ -61,12 +61,19 @@ class Schedule:
     thread does both. `schedule_from` makes and checks it; two of `every`, `steps` and `overhead_budget` are None.
     """
 
-    def __init__(self, every: int | None, steps: tuple[int, ...] | None, overhead_budget: float | None) -> None:
+    def __init__(
+        self,
+        every: int | None,
+        steps: tuple[int, ...] | None,
+        overhead_budget: float | None,
+        *,
+        aligned: bool = False,
+    ) -> None:
         self.every = every
         self.steps = steps
         self.overhead_budget = overhead_budget
         self._ledger = Ledger()
-        self._governor = None if overhead_budget is None else Governor(overhead_budget, self._ledger)
+        self._governor = None if overhead_budget is None else Governor(overhead_budget, self._ledger, aligned=aligned)
         self._sampled: Callable[[int], bool]
         if self._governor is not None:
             self._sampled = self._governor
@@ -77,9 +84,9 @@ class Schedule:
         self._depth = Depth.HISTOGRAMS
         self._samples_since_histograms = 0
 
-    def anew(self) -> Schedule:
-        """Return a schedule of the same kind for another training."""
-        return Schedule(self.every, self.steps, self.overhead_budget)
+    def anew(self, *, aligned: bool = False) -> Schedule:
+        """Return a schedule of the same kind for another training; `aligned` as for `Governor`."""
+        return Schedule(self.every, self.steps, self.overhead_budget, aligned=aligned)
 
     @property
     def overhead(self) -> float:

@@ -21,6 +21,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from neural.session.frame import BACKWARD, OPTIMIZER, Frame
+from neural_callbacks import ranks
 from neural_callbacks.pytorch import calls
 from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
 from neural_callbacks.pytorch.layout import Layout
@@ -143,7 +144,7 @@ class NeuralDbg:
         """Start to watch. Attached already, it does nothing."""
         if self._handles:
             return self
-        schedule = self._schedule = self._schedule.anew()
+        schedule = self._schedule = self._schedule.anew(aligned=ranks.find().world_size > 1)
         self._recorder = Recorder(
             model=self._name,
             framework=f"pytorch {torch.__version__}",

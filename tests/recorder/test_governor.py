@@ -26,13 +26,15 @@ class Outcome:
         return np.diff(self.samples)
 
 
-def simulate(plain, *, cost=0.3 * STEP, with_histograms=2.0, seen=1.0, plain_own=0.0, budget=0.02, pauses=None):
+def simulate(
+    plain, *, cost=0.3 * STEP, with_histograms=2.0, seen=1.0, plain_own=0.0, budget=0.02, pauses=None, **options
+):
     """Train through steps of `plain` seconds each, (steps,), watched under `budget`.
 
     A sample adds `cost` seconds, `with_histograms` times as much with histograms; the host sees the share `seen` of
     that in its own code. `pauses` of (steps,) seconds lie before the steps and are no training.
     """
-    schedule = schedule_from(overhead_budget=budget)
+    schedule = schedule_from(overhead_budget=budget).anew(**options)
     costs = {Depth.NOTHING: plain_own, Depth.STATISTICS: cost, Depth.HISTOGRAMS: with_histograms * cost}
     pauses = np.zeros_like(plain) if pauses is None else pauses
     added, samples = 0.0, []
@@ -193,3 +195,17 @@ def test_samples_that_become_dear_do_not_use_up_what_cheap_ones_left():
             samples.append(step)
     dear = [step for step in samples if step >= 20_000]
     assert len(dear) < 0.02 * 10_000 / 2 * 1.3
+
+
+def test_ranks_with_noise_of_their_own_sample_the_same_steps():
+    def rank(seed):
+        steps = STEP * np.maximum(0.2, np.random.default_rng(seed).normal(1.0, 0.1, 20_000))
+        return simulate(steps, cost=0.5 * STEP, aligned=True)
+
+    several = [rank(seed) for seed in range(4)]
+    # A rank whose costs lie in another octave samples every other one of the steps that the others do.
+    least, most = sorted((set(one.samples.tolist()) for one in several), key=len)[:: len(several) - 1]
+    shared = set.intersection(*(set(one.samples.tolist()) for one in several))
+    assert len(shared) >= 0.8 * len(least)
+    assert len(most) <= 3 * len(least)
+    assert all(0.02 / 4 < one.share <= 0.02 for one in several)
