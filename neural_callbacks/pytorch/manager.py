@@ -285,7 +285,7 @@ class NeuralDbg:
 
     def _has_run(self) -> bool:
         """Say whether the model took part in this step so far, as far as that can be known."""
-        if self._is_compiled or not self._has_sentinel:
+        if self._is_compiled:
             return True
         return self._sample.has_run if self._sample is not None else bool(self._sentinel.order)
 
@@ -403,7 +403,7 @@ class NeuralDbg:
         try:
             if sample is not None:
                 recorder.record(self._frame(sample))
-                self._sentinel = Sentinel(self._layout.layers)
+                self._sentinel.watch(self._layout.layers)
                 self._is_compiled = _is_compiled(self._model)
             elif self._was_skipped:
                 recorder.record(Frame(self._step, time.time(), scalars={"skipped": 1.0}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,15 @@ class Sentinel:
     """Watches the `layers` of a model from step to step; the manager calls it."""
 
     def __init__(self, layers: Collection[nn.Module]) -> None:
+        self.watch(layers)
+        # How many passes are held at most: as many as have come before a backward pass so far. Who evaluates without
+        # no_grad must not find the outputs of all batches in memory.
+        self._most = 2 * len(layers)
+        self._count = 0
+        self.forget()
+
+    def watch(self, layers: Collection[nn.Module]) -> None:
+        """Watch `layers` from now on."""
         self._layers = frozenset(layers)
         # What torch itself brings without parameters turns no finite gradient into one that is not.
         self._suspects = frozenset(
@@ -65,17 +75,13 @@ class Sentinel:
             for module in layers
             if next(module.parameters(), None) is None and not type(module).__module__.startswith("torch.nn.")
         )
-        # Forward passes as `Passed`, or with the one output and its version as they are.
-        self._passed: list[tuple[nn.Module, Any, Any, Any]] = []
-        self.order: list[nn.Module] = []
-        self.bad_on_the_way_back: list[nn.Module] = []
-        self._sums: list[tuple[nn.Module, Tensor]] = []
 
     def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Note the forward pass of a layer; this runs for every module in every step."""
         if module not in self._layers or not torch.is_grad_enabled() or in_backward():
             return
         self.order.append(module)
+        self._count += 1
         is_one = isinstance(output, Tensor)
         if is_one and output.is_cpu:
             self._passed.append((module, inputs, output, output._version))  # noqa: SLF001 - the only way to know
@@ -127,12 +133,18 @@ class Sentinel:
         ]
 
     def release(self) -> None:
-        """Let go of the outputs."""
-        self._passed = []
+        """Let go of the outputs: a backward pass begins."""
+        self._most, self._count = max(self._most, self._count), 0
+        # Forward passes as `Passed`, or with the one output and its version as they are.
+        self._passed: deque[tuple[nn.Module, Any, Any, Any]] = deque(maxlen=self._most)
 
     def forget(self) -> None:
         """Begin a new step."""
-        self._passed, self.order, self.bad_on_the_way_back, self._sums = [], [], [], []
+        self._count = 0
+        self.release()
+        self.order: deque[nn.Module] = deque(maxlen=self._most)
+        self.bad_on_the_way_back: list[nn.Module] = []
+        self._sums: list[tuple[nn.Module, Tensor]] = []
 
     def is_quiet(self, optimizer: Optimizer, losses: Sequence[Tensor]) -> bool:
         """Say whether `losses` and the gradients that `optimizer` is about to use are finite; see `is_finite`."""
@@ -147,7 +159,7 @@ class Sentinel:
     def trail(self, producers: Sequence[Passed] = ()) -> Trail:
         """Return what is known of the step, where `producers` are the passes that `producers` found."""
         forward = [passed.module for passed in producers] or self._bad_sums()
-        return Trail(self.order, forward, self.bad_on_the_way_back)
+        return Trail(tuple(self.order), forward, self.bad_on_the_way_back)
 
     def _bad_sums(self) -> list[nn.Module]:
         """Return the layers on a device whose outputs were not finite, in order; waits for the device once."""

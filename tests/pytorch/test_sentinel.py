@@ -185,7 +185,24 @@ def test_outputs_are_let_go_when_the_way_back_begins():
     assert [passed.module for passed in sentinel.passed] == [layer]
     sentinel.release()
     assert sentinel.passed == []
-    assert sentinel.order == [layer]
+    assert list(sentinel.order) == [layer]
+
+
+def test_evaluation_without_no_grad_holds_no_more_outputs_than_training():
+    layer = nn.Linear(2, 2)
+    sentinel = Sentinel([layer])
+
+    def forward(times):
+        for _ in range(times):
+            sentinel.forward(layer, (), layer(torch.randn(3, 2)))
+
+    forward(50)
+    assert len(sentinel.passed) == 2
+    sentinel.forget()
+    forward(5)
+    sentinel.release()  # five passes make a loss
+    forward(50)
+    assert len(sentinel.passed) == 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
