@@ -1,12 +1,15 @@
 """What observes training, in the training process: `NeuralDbg` for PyTorch, `NeuralDbgCallback` for Keras.
 
-Importing this package loads neither framework; an observer loads its own when it is first named.
+Importing this package loads neither framework; an observer loads its own when it is first named. Those of Lightning and
+of Hugging Face Transformers are in modules of their own, `neural_callbacks.lightning` and `.transformers`.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from neural_callbacks.missing import installed_with
 
 if TYPE_CHECKING:
     from neural_callbacks.keras.callback import NeuralDbgCallback
@@ -25,16 +28,8 @@ def __getattr__(name: str) -> Any:
     if name not in _OBSERVERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     module, framework, extra = _OBSERVERS[name]
-    try:
+    with installed_with(extra, name, framework, extra):
         return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name not in (framework, extra):
-            raise
-        raise ModuleNotFoundError(
-            f"{name} needs {error.name}, which is not installed; write "
-            f"pip install 'tensorboard-plugin-neuraldbg[{extra}]'.",
-            name=error.name,
-        ) from error
 
 
 def __dir__() -> list[str]:

@@ -40,7 +40,16 @@ MAY_IMPORT = {
 }
 # TensorBoard's compiled protobuf definitions stand for protobuf itself.
 SESSION_NEEDS = ("numpy", "google_crc32c", "google.protobuf", "tensorboard.compat.proto")
-HEAVY = {"torch", "tensorflow", "keras", "pandas", "matplotlib"}
+HEAVY = {"torch", "tensorflow", "keras", "lightning", "transformers", "accelerate", "pandas", "matplotlib"}
+# Each framework, and what the modules that may import it are named after.
+NAMED_AFTER = {
+    "torch": ("torch", "lightning", "transformers"),
+    "keras": ("keras",),
+    "tensorflow": ("keras",),
+    "lightning": ("lightning",),
+    "transformers": ("transformers",),
+    "accelerate": ("transformers",),
+}
 LIGHT_MODULES = ["neural", "neural_callbacks", "tensorboard_plugin_neuraldbg.plugin"]
 
 
@@ -104,12 +113,12 @@ def not_needed_by_session(sources: dict[str, str]) -> list[str]:
 
 def far_from_their_framework(sources: dict[str, str]) -> list[str]:
     """Return the modules that import a framework while neither they nor their package are named after it."""
-    named_after = {"torch": "torch", "keras": "keras", "tensorflow": "keras"}
     return sorted(
         f"{module} imports {imported}"
         for module, source in sources.items()
         for imported in imports_of(source, module)
-        if imported.split(".")[0] in HEAVY and named_after.get(imported.split(".")[0], "-") not in module
+        if (framework := imported.split(".")[0]) in HEAVY
+        and not any(name in module for name in NAMED_AFTER.get(framework, ()))
     )
 
 
@@ -156,6 +165,7 @@ def test_a_heavy_import_in_a_session_is_found():
 def test_a_framework_in_the_wrong_place_is_found():
     assert far_from_their_framework({"neural_callbacks.recorder": "import torch"})
     assert far_from_their_framework({"neural_callbacks.pytorch.taps": "from keras import ops"})
+    assert far_from_their_framework({"neural_callbacks.lightning": "from transformers import Trainer"})
     assert far_from_their_framework({"neural.cli.run": "import pandas"})
 
 
