@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ with installed_with("lightning", "NeuralDbgCallback", "lightning", "torch"):
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
     from torch import Tensor, nn
     from torch.optim import Optimizer
-    from torch.utils.hooks import RemovableHandle
 
     from neural_callbacks.pytorch.manager import NeuralDbg
 
@@ -32,10 +30,9 @@ class NeuralDbgCallback(Callback):  # type: ignore[misc]
     `<log_dir>/<run_name>/neuraldbg/`. `notices` are sentences that the session shows. The other `options` are those of
     `NeuralDbg`, as `every=10`.
 
-    Each fit is a session, its steps are those of the optimizer: of several, those of the first that steps. The loss is
-    what backward starts from, freed of loss scaling and of the division by `accumulate_grad_batches`; of the batches of
-    one step, the mean. In manual optimization it is known by `self.manual_backward`; where there are several
-    optimizers, the loss that led to a step of the second is recorded as `loss_2`, and so on.
+    Each fit is a session, its steps are those of the optimizer: of several, those of the last. The loss is what
+    backward starts from, freed of loss scaling and of the division by `accumulate_grad_batches`; of the batches of one
+    step, the mean; of several optimizers, each has its own, `loss_1` and so on.
 
     Raises:
         TypeError: `NeuralDbg` has no such option.
@@ -57,8 +54,6 @@ class NeuralDbgCallback(Callback):  # type: ignore[misc]
         self._notices = tuple(notices)
         self._options = options
         self._debugger: NeuralDbg | None = None
-        self._handles: list[RemovableHandle] = []
-        self._losses: list[Tensor] = []
 
     @property
     def directory(self) -> Path | None:
@@ -72,18 +67,12 @@ class NeuralDbgCallback(Callback):  # type: ignore[misc]
         log_dir, run_name = self._place(trainer)
         self._debugger = NeuralDbg(
             pl_module,
-            optimizers[0] if len(optimizers) == 1 else None,
+            optimizers,
             log_dir,
             run_name,
             notices=(*self._notices, *map(UNWATCHED.format, others)),
             **self._options,
-        )
-        if len(optimizers) > 1:
-            # There before NeuralDbg's own hooks: a loss belongs to the step that it led to.
-            for number, optimizer in enumerate(optimizers, start=1):
-                hook = functools.partial(self._after_step, "loss" if number == 1 else f"loss_{number}")
-                self._handles.append(optimizer.register_step_post_hook(hook))
-        self._debugger.attach()
+        ).attach()
 
     def _place(self, trainer: Trainer) -> tuple[str | Path, str | None]:
         """Return `log_dir` and `run_name` of the session."""
@@ -94,26 +83,12 @@ class NeuralDbgCallback(Callback):  # type: ignore[misc]
         return folder.parent, self._run_name or folder.name
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Take the loss that backward starts from."""
-        if self._debugger is None:
-            return
-        loss = loss.detach()
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            loss = loss / scaler.scale(torch.ones((), device=loss.device))
-        if pl_module.automatic_optimization:
-            loss = loss * trainer.accumulate_grad_batches
-        if self._handles:
-            self._losses.append(loss)
-        else:
-            self._debugger.record_scalars(loss=loss)
-
-    def _after_step(self, name: str, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del optimizer, args, kwargs
-        losses, self._losses = self._losses, []
-        if self._debugger is not None:
-            for loss in losses:
-                self._debugger.record_scalars(**{name: loss})
+        """Take the loss that backward starts from where Lightning has divided it; else NeuralDbg sees it by itself."""
+        batches = trainer.accumulate_grad_batches
+        if self._debugger is not None and pl_module.automatic_optimization and batches > 1:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            scale = 1.0 if scaler is None else scaler.scale(torch.ones((), device=loss.device))
+            self._debugger.record_scalars(loss=loss.detach() / scale * batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the session: training ran to its end."""
@@ -126,8 +101,5 @@ class NeuralDbgCallback(Callback):  # type: ignore[misc]
         self._close(exception)
 
     def _close(self, error: BaseException | None) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-        self._losses.clear()
         if self._debugger is not None:
             self._debugger.close(error)
