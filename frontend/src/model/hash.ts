@@ -2,8 +2,17 @@
 
 export const PREFIX = "p.neuraldbg.";
 
-export const VIEWS = ["overview", "gradients", "activations"] as const;
+/** In the order of the rail. */
+export const VIEWS = ["overview", "trace", "gradients", "activations", "memory"] as const;
 export type View = (typeof VIEWS)[number];
+
+export const VIEW_TITLES: Readonly<Record<View, string>> = {
+  overview: "Overview",
+  trace: "Execution trace",
+  gradients: "Gradients",
+  activations: "Activations",
+  memory: "Memory & FLOPs",
+};
 
 /** What a link carries; null where it says nothing. */
 export interface Link {

@@ -4,10 +4,12 @@ import { useEffect } from "preact/hooks";
 import type { View } from "../model/hash";
 import { cssVariables } from "../theme/theme";
 import { Activations } from "./Activations";
+import { ExecutionTrace } from "./ExecutionTrace";
 import { Gradients } from "./Gradients";
 import { Header } from "./Header";
 import { KeyList } from "./KeyList";
 import { isTyping, pressKey } from "./keys";
+import { Memory } from "./Memory";
 import { Overview } from "./Overview";
 import { Rail } from "./Rail";
 import { ConnectionLine, Loading, NoSession } from "./States";
@@ -15,8 +17,10 @@ import { useViewer } from "./viewer";
 
 const COMPONENTS: Readonly<Record<View, () => preact.JSX.Element>> = {
   overview: Overview,
+  trace: ExecutionTrace,
   gradients: Gradients,
   activations: Activations,
+  memory: Memory,
 };
 
 export function App() {
