@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks import ranks
 from neural_callbacks.pytorch import calls
+from neural_callbacks.pytorch.compiled import CompiledTaps, is_in_use
 from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
@@ -33,9 +34,6 @@ from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Depth, schedule_from
 
 FRAMES = "frames"  # the part that makes a frame of what was measured
-COMPILED = (
-    "The model is compiled: its weights, gradients and updates are recorded, its activations and their gradients not."
-)
 
 
 class NeuralDbg:
@@ -59,7 +57,9 @@ class NeuralDbg:
     step changed; of an optimizer that steps several times within a step the first weights and gradients, and the whole
     change. Of a layer that runs several times in a step all calls make one row. Forward passes without gradients, or
     from which `backward` does not start, as in evaluation, are left aside. Of sparse gradients the stored values are
-    measured; integer and complex tensors are not. Of a compiled model the parameters are recorded, the activations not.
+    measured; integer and complex tensors are not. Of a model under `torch.compile` the activations of linear layers,
+    convolutions and attention are recorded, with their gradients, and no times: to look at more would change what is
+    compiled, and the training in its last bits.
 
     The loss is what `backward` is called on, before any scaling; of several optimizers, each has its own.
 
@@ -111,7 +111,8 @@ class NeuralDbg:
         self._layout.look()
         self._profiler = Profiler(self._model)
         self._sentinel = Sentinel(self._layout.layers)
-        self._is_compiled = _is_compiled(self._model)
+        self._compiled = CompiledTaps(self._model)
+        self._is_compiled = is_in_use(self._model)
         self._step = 0
         self._ended = time.perf_counter()
         self._is_broken = False
@@ -178,6 +179,7 @@ class NeuralDbg:
     def close(self, error: BaseException | None = None) -> None:
         """Stop watching and finish the session, as failed where `error` ended training. May be called again."""
         self._sample = None
+        self._compiled.close()
         _remove(self._taps)
         _remove(self._handles)
         calls.leave(self)
@@ -217,7 +219,11 @@ class NeuralDbg:
             if self._depth:
                 self._sample = self._new_sample(recorder)
             if self._is_compiled:
-                recorder.notice(COMPILED)
+                # A hook for all modules would have torch.compile warn, or compile anew.
+                _remove(self._taps)
+                if self._sample is not None:
+                    self._layout.look()
+                    self._compiled.attach(self._layout.layers, self._sample)
             elif self._sample is not None:
                 _remove(self._taps)
                 self._taps += self._on_modules.sampled(self._sample)
@@ -255,6 +261,7 @@ class NeuralDbg:
         sample, self._sample = self._sample, None
         if sample is not None:
             _remove(self._taps)
+            self._compiled.close()
         return sample
 
     def backward_begins(self, losses: tuple[Tensor, ...], scale: Tensor | None) -> None:
@@ -402,9 +409,9 @@ class NeuralDbg:
         sample = self._end_sample()
         try:
             if sample is not None:
-                recorder.record(self._frame(sample))
+                recorder.record(self._frame(recorder, sample))
                 self._sentinel.watch(self._layout.layers)
-                self._is_compiled = _is_compiled(self._model)
+                self._is_compiled = is_in_use(self._model)
             elif self._was_skipped:
                 recorder.record(Frame(self._step, time.time(), scalars={"skipped": 1.0}))
             ended = time.perf_counter()
@@ -416,10 +423,12 @@ class NeuralDbg:
         self._step += 1
         self._begin(recorder)
 
-    def _frame(self, sample: Sample) -> Frame:
+    def _frame(self, recorder: Recorder, sample: Sample) -> Frame:
         """Finish the sample: its frame, with what went wrong only where that began."""
         if not self._was_skipped:
             sample.after_step()
+        if self._is_compiled and self._trail is None and self._compiled.notice is not None:
+            recorder.notice(self._compiled.notice)
         frame = sample.finish(self._step, self._optimizers, self._trail, was_skipped=self._was_skipped)
         scalars = dict(frame.scalars)
         if not math.isnan(self._schedule.overhead):
@@ -491,11 +500,6 @@ def _parameters_of(optimizer: Optimizer) -> set[int]:
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     # args[0] is the optimizer itself.
     return (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    # As torch.compile(model) wraps it, and as model.compile() marks it.
-    return any("_orig_mod" in module._modules or module._compiled_call_impl for module in model.modules())  # noqa: SLF001
 
 
 def _weak(method: Callable[..., None]) -> Callable[..., None]:

@@ -18,6 +18,7 @@ from neural.session import histogram, statistics
 from neural.session.anomaly import Anomaly
 from neural.session.frame import KINDS, Frame
 from neural.session.histogram import Histograms, IntArray
+from neural.session.layers import Shape
 from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch import anomalies
 from neural_callbacks.pytorch.activity import Activity
@@ -152,6 +153,32 @@ class Sample:
             self._take(module, inputs, tensors(output), self._pass)
         except Exception as error:  # noqa: BLE001 - as above
             self._recorder.failed(ACTIVATIONS, error)
+
+    # What `compiled.CompiledTaps` shows of a model that is compiled; see its `Observer`.
+
+    def eager(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Measure the output of a layer that ran outside of all compiled regions."""
+        if torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
+            started = time.perf_counter()
+            self._forward(module, inputs, output)
+            self.own_seconds += time.perf_counter() - started
+
+    def activation(self, module: nn.Module, values: Tensor, input_shapes: tuple[Shape, ...]) -> None:
+        """Measure a tensor that a layer in a compiled region gave out."""
+        if self._is_off(ACTIVATIONS):
+            return
+        started = time.perf_counter()
+        with self._recorder.contained(ACTIVATIONS):
+            self._called.append(module)
+            if module not in self._signatures and self._layout.needs_signature(module):
+                dtype = _dtype_name(values.dtype)
+                self._signatures[module] = Signature(input_shapes, (tuple(values.shape),), dtype, (), (dtype,))
+            self._measure("activations", module, values, self._pass)
+        self.own_seconds += time.perf_counter() - started
+
+    def activation_gradient(self, module: nn.Module, gradient: Tensor) -> None:
+        """Measure the gradient of such a tensor."""
+        self._backward(module, self._pass, gradient)
 
     def catch_up(self, passed: Iterable[Passed]) -> None:
         """Take in forward passes of this step that nobody measured, where their outputs are still what they were."""
