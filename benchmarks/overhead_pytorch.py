@@ -1,182 +1,218 @@
-"""What watching costs a PyTorch training on this machine: whole runs, interleaved in one process, against plain ones.
+"""What watching a PyTorch training costs on this machine, as ratios to plain training, to half a percent.
 
-    python benchmarks/overhead_pytorch.py [--steps 60] [--rounds 7] [--every 10] [--workload mlp] [--short] [--busy]
+    python benchmarks/overhead_pytorch.py [--device cuda] [--workload mlp ...] [--gears idle ...] [--minutes 11.5]
+    python benchmarks/overhead_pytorch.py --memory
+    python benchmarks/overhead_pytorch.py --profile
 
-For each workload, rounds of: a plain run, a run with NeuralDbg attached that samples its first step only, and a run
-with a sample every 10 steps (statistics and histograms, the defaults). Each run trains `--steps` steps; the first
-sample falls before the clock starts, as the first steps do in a plain run. A ratio is the median over the rounds of
-the ratio to the plain run of the same round, so that a machine that gets slower in between does not count. On a machine
-that others use too, `--busy` measures one thread's work in processor time in place of the time that passes.
+For each workload one model is trained, over and over from the same weights, in short blocks: a block with one of the
+gears, some plain steps, a block with the next gear, all in turn in an order that is drawn anew each turn. Each step of
+a block is divided by the median of the plain steps right before and right after the block. A gear's ratio is made of
+the medians of that over all turns: of sampled steps, of those right after them and of the rest, which count by their
+number in a long training. What is left to the writer's thread is waited for, and counts in full (`overhead/turns.py`,
+`overhead/estimate.py`). Beside the ratio stands its 95 % interval, from a bootstrap over blocks.
+
+"plain again" watches nothing: it shows how far to trust the others, and must come out at 1. With `--check` there are
+two more gears, which do nothing but spend 1 % of a step's time, in each step or at once in each tenth: 1.010.
+
+The default finds its interval by itself, and first pays for the samples that it begins with: of its blocks, six go by
+before the clock starts, and ten are timed. On a GPU the steps are timed by events, and the host waits for it at the
+ends of half blocks alone. With `--busy` all is done on one thread and measured in processor time, that of the writer's
+thread included: for a machine that others use too, where the time that passes says little.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import tempfile
+import os
+import platform
+import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from neural_callbacks import NeuralDbg
+from overhead.estimate import Estimate, estimate
+from overhead.memory import MEGABYTE, measure_memory
+from overhead.observer import neuraldbg, shares_at
+from overhead.others import MissingPackageError, detect_anomaly, hook_script, require_wandb, wandb_watch
+from overhead.profile import profiled
+from overhead.training import Training
+from overhead.turns import Measured, measure
+from overhead.watching import Gear, plain, spin
+from overhead.workloads import Workload, workloads
 
-WARM_UP = 10  # steps before the clock starts: allocator, caches, first samples
-NEVER = 10**9
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A model, a batch to train it on, its loss, and how many times more steps it runs than `--steps` says."""
-
-    name: str
-    model: Callable[[], nn.Module]
-    inputs: Tensor
-    targets: Tensor
-    repeat: int = 1
-
-
-class Residual(nn.Module):
-    """Two convolutions with batch normalization and a shortcut, as in ResNet-18."""
-
-    def __init__(self, inside: int, outside: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outside)
-        self.relu1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outside)
-        self.relu2 = nn.ReLU(inplace=True)
-        shortcut = [nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)]
-        self.shortcut = nn.Sequential(*(shortcut if stride != 1 or inside != outside else []))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, (N, outside, H / stride, W / stride)."""
-        y = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
-        return self.relu2(y + self.shortcut(x))
-
-
-def resnet() -> nn.Module:
-    """Return a ResNet of six blocks on 32x32 images: 0.7 million parameters, 44 layers."""
-    blocks = [Residual(16, 16, 1), Residual(16, 16, 1), Residual(16, 32, 2), Residual(32, 32, 1)]
-    blocks += [Residual(32, 64, 2), Residual(64, 64, 1)]
-    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
-class Block(nn.Module):
-    """A transformer block, pre-normalized, with causal attention of 6 heads."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, of the shape of `x`, (batch, time, width)."""
-        batch, length, width = x.shape
-        query, key, value = (
-            part.view(batch, length, 6, width // 6).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1)
-        )
-        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
-        return x + self.mlp(self.norm2(x))
-
-
-class Gpt(nn.Module):
-    """A language model over 256 bytes: 6 blocks, width 192, 64 positions; 2.8 million parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.token = nn.Embedding(256, 192)
-        self.position = nn.Embedding(64, 192)
-        self.blocks = nn.Sequential(*(Block(192) for _ in range(6)))
-        self.norm = nn.LayerNorm(192)
-        self.head = nn.Linear(192, 256, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits, (batch * time, 256), of `tokens`, (batch, time)."""
-        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
-        return self.head(self.norm(self.blocks(x))).flatten(0, 1)
-
-
-def mlp() -> nn.Module:
-    """Return three linear layers, 784-256-256-10."""
-    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
-
-
-def workloads() -> list[Workload]:
-    """Return the three workloads, with batches drawn from a fixed seed."""
-    draw = torch.Generator().manual_seed(0)
-    tokens = torch.randint(256, (16, 65), generator=draw)
-    images = torch.randn(32, 3, 32, 32, generator=draw)
-    vectors = torch.randn(64, 784, generator=draw)
-    return [
-        Workload("resnet", resnet, images, torch.randint(10, (32,), generator=draw)),
-        Workload("gpt", Gpt, tokens[:, :-1].contiguous(), tokens[:, 1:].flatten()),
-        Workload("mlp", mlp, vectors, torch.randint(10, (64,), generator=draw), repeat=10),
-    ]
-
-
-def run(workload: Workload, steps: int, every: int | None, logdir: str, clock: Callable[[], float]) -> float:
-    """Train for `steps` steps; return the seconds of one by `clock`. `every` None: without NeuralDbg."""
-    torch.manual_seed(0)
-    model = workload.model()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    watch: AbstractContextManager[object] = nullcontext()
-    if every is not None:
-        watch = NeuralDbg(model, optimizer, logdir, every=every)
-    started = 0.0
-    with watch:
-        for step in range(WARM_UP + steps):
-            if step == WARM_UP:
-                started = clock()
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(model(workload.inputs), workload.targets)
-            loss.backward()
-            if isinstance(watch, NeuralDbg):
-                watch.record_scalars(loss=loss)
-            optimizer.step()
-        return (clock() - started) / steps
+# The most that watching may cost: the ratio for the ResNet and the GPT, and for the MLP, by gear.
+AIMS = {"idle": (1.005, 1.03), "default": (1.02, 1.03), "10": (1.03, 1.08), "1": (1.12, 1.45)}
+MEMORY_AIM = 30  # MB
+CONTROL = Gear("plain again", plain)
+# With a sample on each tenth step, the second full one is at step 100: some steps earlier the clock starts for it.
+TO_FULL = 95
+CHECKS = {
+    "spin-1": Gear("1 % of a step in each step", partial(spin, share=0.01, every=1)),
+    "spin-10": Gear("10 % of a step in each tenth", partial(spin, share=0.01, every=10)),
+}
+OURS = {
+    "idle": Gear("attached, nothing sampled", partial(neuraldbg, steps=[])),
+    "default": Gear("default: a budget of 2 %", neuraldbg, blocks=10, settling=6, turns=4),
+    "10": Gear(
+        "every 10 steps, all but histograms",
+        partial(neuraldbg, every=10, histograms=False),
+        deep=TO_FULL,
+        shares=shares_at(10),
+    ),
+    "1": Gear("every step, all but histograms", partial(neuraldbg, every=1, histograms=False), shares=shares_at(1)),
+    "10-all": Gear("every 10 steps, everything", partial(neuraldbg, every=10), deep=TO_FULL, shares=shares_at(10)),
+}
+OTHERS = {
+    "wandb-10": Gear('wandb.watch(log="all", log_freq=10)', partial(wandb_watch, log_freq=10)),
+    "wandb-100": Gear('wandb.watch(log="all", log_freq=100)', partial(wandb_watch, log_freq=100), steps=100, turns=4),
+    "anomaly": Gear("torch.autograd.detect_anomaly", detect_anomaly),
+    "hooks-10": Gear("hooks and .item(), every 10 steps", partial(hook_script, every=10)),
+    "hooks-1": Gear("hooks and .item(), every step", partial(hook_script, every=1)),
+}
+# Of the time for a workload, what our own gears get where the others are measured too: those need no half percent.
+OURS_SHARE = 0.75
+SHORT_SECONDS = 0.0  # the fewest turns there may be
+PAIRS = 3
+PROFILED: dict[str, dict[str, Any]] = {
+    OURS["idle"].title: {"steps": []},
+    OURS["1"].title: {"every": 1, "histograms": False},
+    "every step, everything": {"every": 1},
+}
 
 
 def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description="What NeuralDbg costs a PyTorch training, as ratios to plain runs.")
-    parser.add_argument("--steps", type=int, default=60, help="steps a run (ten times as many for the MLP)")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--every", type=int, default=10, help="the sampling interval, in steps")
-    parser.add_argument("--workload", choices=[workload.name for workload in workloads()])
-    parser.add_argument("--short", action="store_true", help="20 steps, 3 rounds: to see that it runs")
-    parser.add_argument("--busy", action="store_true", help="one thread, processor time: for a machine in use")
-    options = parser.parse_args()
-    clock = time.process_time if options.busy else time.perf_counter
+    """Measure and print."""
+    options = _options()
     if options.busy:
         torch.set_num_threads(1)
-    steps, rounds = (20, 3) if options.short else (options.steps, options.rounds)
-    gears = {"attached": NEVER, f"every {options.every}": options.every}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {steps} steps, {rounds} rounds")
-    print(f"{'workload':10}{'plain':>12}" + "".join(f"{name:>12}" for name in gears) + "   (ratios: median [min, max])")
-    for workload in workloads():
-        if options.workload not in (None, workload.name):
-            continue
-        plain: list[float] = []
-        ratios: dict[str, list[float]] = {name: [] for name in gears}
-        with tempfile.TemporaryDirectory() as logdir:
-            for _ in range(rounds):
-                plain.append(run(workload, steps * workload.repeat, None, logdir, clock))
-                for name, every in gears.items():
-                    ratios[name].append(run(workload, steps * workload.repeat, every, logdir, clock) / plain[-1])
-        cells = (f"{statistics.median(r):8.3f} [{min(r):.3f}, {max(r):.3f}]" for r in ratios.values())
-        print(f"{workload.name:10}{1e3 * statistics.median(plain):9.2f} ms" + "".join(cells), flush=True)
+    clock = time.process_time if options.busy else time.perf_counter
+    chosen = [workload for workload in workloads(options.device) if workload.name in options.workload]
+    print(_machine(options.device, busy=options.busy))
+    if options.memory:
+        _print_memory(chosen, options.device, short=options.short)
+    elif options.profile:
+        _print_profiles(chosen, options.device, clock)
+    else:
+        _print_ratios(chosen, options, clock)
+
+
+def _options() -> argparse.Namespace:
+    names = [workload.name for workload in workloads("cpu")]
+    parser = argparse.ArgumentParser(description="What watching a PyTorch training costs, as ratios to plain training.")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda takes larger workloads")
+    parser.add_argument("--workload", choices=names, nargs="+", default=names)
+    parser.add_argument("--gears", choices=[*OURS, *OTHERS], nargs="+", default=[*OURS, *OTHERS])
+    parser.add_argument("--minutes", type=float, default=11.5, help="for all workloads together")
+    parser.add_argument("--check", action="store_true", help="see that known costs are found, too")
+    parser.add_argument("--busy", action="store_true", help="one thread, processor time: for a machine in use")
+    parser.add_argument("--short", action="store_true", help="as few turns as there may be: to see that it runs")
+    parser.add_argument("--memory", action="store_true", help="peaks of fresh processes in place of times")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, by function")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a CUDA device, and torch sees none; write --device cpu.")
+    if options.device == "cuda" and (options.busy or options.check):
+        parser.error("--busy and --check spend and count the processor's time, not a GPU's; write --device cpu.")
+    return options
+
+
+def _machine(device: str, *, busy: bool) -> str:
+    cpu = Path("/proc/cpuinfo")
+    models = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    processor = models[0].partition(": ")[2] if models else platform.processor() or platform.machine()
+    where = f"{processor}, {os.cpu_count()} cores"
+    if device == "cuda":
+        where += f", {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads()
+    how = ", processor time" if busy else ""
+    return (
+        f"{where}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{threads} thread{'s' if threads > 1 else ''}{how}; {time.strftime('%Y-%m-%d')}\n"
+    )
+
+
+def _print_ratios(chosen: Sequence[Workload], options: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Measure our gears on all workloads, then the others: what these leave in the process comes after ours."""
+    checks = CHECKS if options.check else {}
+    ours = {key: gear for key, gear in OURS.items() if key in options.gears}
+    others = {key: gear for key, gear in OTHERS.items() if key in options.gears}
+    if not others.keys().isdisjoint({"wandb-10", "wandb-100"}):
+        require_wandb()
+    of_all = 60 * options.minutes / sum(workload.share for workload in chosen)
+    for gears, share in ((checks | ours, OURS_SHARE if others else 1.0), (others, 1 - OURS_SHARE if ours else 1.0)):
+        if gears:
+            measured = {}
+            for workload in chosen:
+                print(f"measuring {workload.name} ...", file=sys.stderr, flush=True)
+                training = Training(workload, options.device, clock)
+                seconds = SHORT_SECONDS if options.short else of_all * workload.share * share
+                measured[workload.name] = measure(training, [CONTROL, *gears.values()], seconds)
+            _print_table(measured, {"control": CONTROL} | gears)
+
+
+def _print_table(measured: Mapping[str, Measured], gears: Mapping[str, Gear]) -> None:
+    estimates = {
+        name: {gear.title: estimate(of_one.blocks[gear.title], gear.shares) for gear in gears.values()}
+        for name, of_one in measured.items()
+    }
+    print("| | " + " | ".join(f"{name}, {1e3 * m.plain:.2f} ms" for name, m in measured.items()), end="")
+    print(" | aim: resnet, gpt | aim: mlp |")
+    print("|---" * (len(measured) + 3) + "|")
+    for key, gear in gears.items():
+        cells = [_cell(of_one[gear.title]) for of_one in estimates.values()]
+        aims = [f"{aim:.3f}" for aim in AIMS.get(key, ())] or ["", ""]
+        print(f"| {gear.title} | " + " | ".join([*cells, *aims]) + " |")
+    print(
+        "\nHow sure: turns, samples in 100 steps, what of the ratio is writing, and the plain mean with all hiccups.\n"
+    )
+    print("| | " + " | ".join(f"{name}: turns, samples, writing, mean" for name in estimates) + " |")
+    print("|---" * (len(measured) + 1) + "|")
+    for gear in gears.values():
+        of_gear = [of_one[gear.title] for of_one in estimates.values()]
+        cells = [f"{e.turns}, {e.samples:.1f}, {e.writing:.4f}, {e.mean:.3f}" for e in of_gear]
+        print(f"| {gear.title} | " + " | ".join(cells) + " |")
+    print(flush=True)
+
+
+def _cell(of_gear: Estimate) -> str:
+    return f"{of_gear.ratio:.3f} [{of_gear.low:.3f}, {of_gear.high:.3f}]"
+
+
+def _print_memory(chosen: Sequence[Workload], device: str, *, short: bool) -> None:
+    print("| peak memory, MB | plain | added by the default: median [least, most] | aim | added on the GPU |")
+    print("|---|---|---|---|---|")
+    for workload in chosen:
+        memory = measure_memory(workload, device, pairs=1 if short else PAIRS)
+        plain_, added, least, most, on_device = (
+            f"{number / MEGABYTE:.1f}"
+            for number in (memory.plain, memory.added, memory.least, memory.most, memory.added_on_device)
+        )
+        on_device = on_device if device == "cuda" else "n/a"
+        print(f"| {workload.name} | {plain_} | {added} [{least}, {most}] | {MEMORY_AIM} | {on_device} |", flush=True)
+
+
+def _print_profiles(chosen: Sequence[Workload], device: str, clock: Callable[[], float]) -> None:
+    for workload in chosen:
+        training = Training(workload, device, clock)
+        for title, options in PROFILED.items():
+            profile = profiled(training, **options)
+            print(
+                f"{workload.name}, {title}: a step is {profile.added:.2f} ms longer than a plain one; profiled, "
+                f"our functions took {profile.total:.2f} ms of the training's thread.\n"
+            )
+            print("| function | calls | own, ms | with what it calls, ms |")
+            print("|---|---|---|---|")
+            for function in profile.functions:
+                print(f"| {function.name} | {function.calls:.0f} | {function.own:.3f} | {function.cumulative:.3f} |")
+            print(flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MissingPackageError as error:
+        sys.exit(f"error: {error}")
