@@ -83,7 +83,12 @@ def is_in_use(model: nn.Module) -> bool:
     Where it says yes, no hook may be put into torch's global lists: a wrapped model then warns at each call, and
     functions that call the model are compiled once more.
     """
-    return any(_is_compiled(module) for module in model.modules()) or any(map(callable, _backends()))
+    return is_compiled(model) or any(map(callable, _backends()))
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Say whether `model` shows that it is compiled, in whole or in part."""
+    return any(_is_compiled(module) for module in model.modules())
 
 
 def _original(module: nn.Module) -> nn.Module | None:

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks import ranks
 from neural_callbacks.pytorch import calls
-from neural_callbacks.pytorch.compiled import CompiledTaps, is_in_use
+from neural_callbacks.pytorch.compiled import CompiledTaps, is_compiled, is_in_use
 from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
@@ -112,6 +113,7 @@ class NeuralDbg:
         self._profiler = Profiler(self._model)
         self._sentinel = Sentinel(self._layout.layers)
         self._compiled = CompiledTaps(self._model)
+        self._is_eager = False
         self._is_compiled = is_in_use(self._model)
         self._step = 0
         self._ended = time.perf_counter()
@@ -218,21 +220,20 @@ class NeuralDbg:
             self._depth = self._schedule.plan(self._step)
             if self._depth:
                 self._sample = self._new_sample(recorder)
+            watches = self._sample is None and self._watches_all_steps(recorder)
             if self._is_compiled:
-                # A hook for all modules would have torch.compile warn, or compile anew.
+                # A hook for all modules would have torch.compile warn.
                 _remove(self._taps)
                 if self._sample is not None:
                     self._layout.look()
                     self._compiled.attach(self._layout.layers, self._sample)
-            elif self._sample is not None:
-                _remove(self._taps)
-                self._taps += self._on_modules.sampled(self._sample)
-            elif self._watches_all_steps(recorder):
+            elif self._sample is not None or self._has_sentinel:
+                self._on_modules.sample = self._sample
+                self._on_modules.sentinel = self._sentinel if watches else None
+                if not self._taps:
+                    self._taps += self._on_modules.hang()
+            if watches:
                 self._sentinel.forget()
-                if not self._taps:  # after a sample; from one plain step to the next they stay
-                    self._taps += self._on_modules.unsampled(self._sentinel)
-            else:
-                _remove(self._taps)
         except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time: this runs in every step
             recorder.failed(FRAMES, error)
 
@@ -260,8 +261,9 @@ class NeuralDbg:
     def _end_sample(self) -> Sample | None:
         sample, self._sample = self._sample, None
         if sample is not None:
-            _remove(self._taps)
             self._compiled.close()
+            if not self._has_sentinel:  # else the hooks stay
+                _remove(self._taps)
         return sample
 
     def backward_begins(self, losses: tuple[Tensor, ...], scale: Tensor | None) -> None:
@@ -291,10 +293,12 @@ class NeuralDbg:
         self._end_phase(BACKWARD)
 
     def _has_run(self) -> bool:
-        """Say whether the model took part in this step so far, as far as that can be known."""
+        """Say whether the model took part in this step so far, in this thread, as far as that can be known."""
         if self._is_compiled:
             return True
-        return self._sample.has_run if self._sample is not None else bool(self._sentinel.order)
+        if self._sample is not None:
+            return self._sample.has_run and self._sample.thread == get_ident()
+        return bool(self._sentinel.order) and self._sentinel.thread == get_ident()
 
     def _alarm(self, recorder: Recorder, producers: Sequence[Passed] = ()) -> None:
         """Something is not finite in a step that is not sampled: measure from here on what is still there."""
@@ -411,7 +415,7 @@ class NeuralDbg:
             if sample is not None:
                 recorder.record(self._frame(recorder, sample))
                 self._sentinel.watch(self._layout.layers)
-                self._is_compiled = is_in_use(self._model)
+                self._is_compiled = self._may_be_compiled(sample)
             elif self._was_skipped:
                 recorder.record(Frame(self._step, time.time(), scalars={"skipped": 1.0}))
             ended = time.perf_counter()
@@ -422,6 +426,11 @@ class NeuralDbg:
             recorder.failed(FRAMES, error)
         self._step += 1
         self._begin(recorder)
+
+    def _may_be_compiled(self, sample: Sample) -> bool:
+        """Say whether the model is compiled, or whether that cannot be told before a sample has seen it run."""
+        self._is_eager = self._is_eager or sample.ran_eagerly
+        return is_compiled(self._model) or (not self._is_eager and is_in_use(self._model))
 
     def _frame(self, recorder: Recorder, sample: Sample) -> Frame:
         """Finish the sample: its frame, with what went wrong only where that began."""

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ class Sentinel:
         # no_grad must not find the outputs of all batches in memory.
         self._most = 2 * len(layers)
         self._count = 0
+        # The thread that the last forward pass ran in: its losses are that thread's too.
+        self.thread = 0
         self.forget()
 
     def watch(self, layers: Collection[nn.Module]) -> None:
@@ -81,6 +84,7 @@ class Sentinel:
         if module not in self._layers or not torch.is_grad_enabled() or in_backward():
             return
         self.order.append(module)
+        self.thread = get_ident()
         self._count += 1
         is_one = isinstance(output, Tensor)
         if is_one and output.is_cpu:

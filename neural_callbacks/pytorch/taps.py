@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Sample:
         self._binned = binned
         self.profile = profile
         self.own_seconds = 0.0
+        # The thread that the last forward pass ran in.
+        self.thread = 0
         self._called: list[nn.Module] = []
         self._signatures: dict[nn.Module, Signature] = {}
         self._reducers: dict[torch.device, Reducer] = {}
@@ -85,6 +88,12 @@ class Sample:
         self._by_logits: list[nn.Module] = []
         self._is_over = False
         self._has_looked = False
+        self._has_run_eagerly = self._has_run_compiled = False
+
+    @property
+    def ran_eagerly(self) -> bool:
+        """Whether layers ran, and all of them outside of compiled regions, as far as `CompiledTaps` showed."""
+        return self._has_run_eagerly and not self._has_run_compiled
 
     @property
     def has_run(self) -> bool:
@@ -101,6 +110,7 @@ class Sample:
         started = time.perf_counter()
         try:
             if not self._running:
+                self.thread = get_ident()
                 self._pass = _Pass()
                 if self.profile is not None:
                     self.profile.begin_pass(module, inputs, is_layer=module in self._layout.layers)
@@ -158,6 +168,7 @@ class Sample:
 
     def eager(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Measure the output of a layer that ran outside of all compiled regions."""
+        self._has_run_eagerly = True
         if torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
             started = time.perf_counter()
             self._forward(module, inputs, output)
@@ -165,6 +176,7 @@ class Sample:
 
     def activation(self, module: nn.Module, values: Tensor, input_shapes: tuple[Shape, ...]) -> None:
         """Measure a tensor that a layer in a compiled region gave out."""
+        self._has_run_compiled = True
         if self._is_off(ACTIVATIONS):
             return
         started = time.perf_counter()
