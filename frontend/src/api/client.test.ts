@@ -1,5 +1,14 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { fetchHistogramAt, fetchSession, fetchSessions, Refused, Unreachable, url } from "./client";
+import {
+  fetchHistogramAt,
+  fetchProfileSeries,
+  fetchProfiles,
+  fetchSession,
+  fetchSessions,
+  Refused,
+  Unreachable,
+  url,
+} from "./client";
 
 afterEach(() => vi.unstubAllGlobals());
 
@@ -38,6 +47,76 @@ function histograms(steps: number[]): Response {
   });
   return new Response(bytes);
 }
+
+type Listed = readonly [name: string, array: Float64Array | Float32Array | Uint8Array, shape: readonly number[]];
+
+/** A binary answer with a head and arrays. */
+function answer(told: Record<string, unknown>, ...listed: Listed[]): Response {
+  const dtypes: Record<number, string> = { 8: "float64", 4: "float32", 1: "uint8" };
+  const arrays = listed.map(([name, array, shape]) => ({ name, dtype: dtypes[array.BYTES_PER_ELEMENT], shape }));
+  const aligned = (length: number) => Math.ceil(length / 8) * 8;
+  const head = JSON.stringify({ ...told, arrays });
+  const padded = head.padEnd(aligned(4 + head.length) - 4);
+  const size = listed.reduce((sum, [, array]) => sum + aligned(array.byteLength), 4 + padded.length);
+  const bytes = new Uint8Array(size);
+  new DataView(bytes.buffer).setUint32(0, padded.length, true);
+  bytes.set(new TextEncoder().encode(padded), 4);
+  let offset = 4 + padded.length;
+  for (const [, array] of listed) {
+    bytes.set(new Uint8Array(array.buffer), offset);
+    offset += aligned(array.byteLength);
+  }
+  return new Response(bytes);
+}
+
+describe("fetchProfiles", () => {
+  it("has each kind with a step of its own, or none yet", async () => {
+    const timing = { step: 40, first_step: 0, columns: ["calls", "forward"] };
+    const flops = { step: null, first_step: 90, columns: ["forward"] };
+    const asked = answering(() =>
+      answer(
+        { profiles: { timing, flops } },
+        ["timing", Float64Array.of(1, 0.5, 2, 0.25), [2, 2]],
+        ["flops", new Float64Array(), [0, 1]],
+      ),
+    );
+    expect(await fetchProfiles("a", ["timing", "flops"], 45, signal)).toEqual({
+      timing: { step: 40, firstStep: 0, columns: ["calls", "forward"], values: Float64Array.of(1, 0.5, 2, 0.25) },
+      flops: { step: null, firstStep: 90, columns: ["forward"], values: new Float64Array() },
+    });
+    await fetchProfiles("a", ["timing", "flops"], null, signal);
+    expect(asked).toEqual(["./profile?run=a&kinds=timing%2Cflops&step=45", "./profile?run=a&kinds=timing%2Cflops"]);
+  });
+});
+
+describe("fetchProfileSeries", () => {
+  const wanted = { run: "a", columns: ["backward", "calls"], width: 9, range: { first: 5, last: 20 } };
+  const respond = () =>
+    answer(
+      { columns: ["calls", "forward", "backward"] },
+      ["first_step", Float64Array.of(5, 10), [2]],
+      ["last_step", Float64Array.of(9, 20), [2]],
+      ["minimum", Float32Array.of(1, 2, 3, 4, 5, 6), [3, 2]],
+      ["maximum", Float32Array.of(7, 8, 9, 10, 11, 12), [3, 2]],
+      ["state", Uint8Array.of(1, 0), [2]],
+    );
+
+  it("takes the wanted columns out, in their order, under names of their own", async () => {
+    const asked = answering(respond);
+    const series = await fetchProfileSeries({ ...wanted, kind: "timing", row: 3 }, signal);
+    expect(series.statistics).toEqual(["timing.backward", "timing.calls"]);
+    expect(series.minimum).toEqual(Float32Array.of(5, 6, 1, 2));
+    expect(series.maximum).toEqual(Float32Array.of(11, 12, 7, 8));
+    expect(series.lastStep).toEqual(Float64Array.of(9, 20));
+    expect(asked).toEqual(["./profile_series?run=a&kind=timing&row=3&width=9&first=5&last=20"]);
+  });
+
+  it("asks for whole traces where it is of no layer", async () => {
+    const asked = answering(respond);
+    await fetchProfileSeries({ ...wanted, kind: "trace", row: null }, signal);
+    expect(asked).toEqual(["./trace_series?run=a&width=9&first=5&last=20"]);
+  });
+});
 
 describe("url", () => {
   it("is relative, escapes names and leaves out what is not said", () => {

@@ -1,7 +1,21 @@
 /** Asks the plugin's routes, below the page's own address, and turns the answers into typed records. */
 
 import { arrayOf, type Decoded, decode } from "./binary";
-import type { Frame, Histograms, LayerTable, Matrix, Series, Session, SessionList, Source, StepRange } from "./types";
+import type {
+  Anomalies,
+  Frame,
+  Histograms,
+  LayerTable,
+  Matrix,
+  Profile,
+  ProfileKind,
+  Profiles,
+  Series,
+  Session,
+  SessionList,
+  Source,
+  StepRange,
+} from "./types";
 
 /** The server answered, and said no: `message` is its sentence. */
 export class Refused extends Error {
@@ -33,6 +47,16 @@ export interface RowRequest extends Source {
 
 export interface SeriesRequest extends RowRequest {
   readonly statistics: readonly string[];
+}
+
+/** Columns of a profile over the steps; of whole traces where `row` is null. */
+export interface ProfileSeriesRequest {
+  readonly run: string;
+  readonly kind: ProfileKind;
+  readonly row: number | null;
+  readonly columns: readonly string[];
+  readonly width: number;
+  readonly range: StepRange | null;
 }
 
 /** Returns a URL that is relative, so that it works under any path prefix. */
@@ -154,6 +178,62 @@ export async function fetchFrame(run: string, step: number | null, signal: Abort
     scalars: head.scalars as Record<string, number | string>,
     matrices,
   };
+}
+
+interface ProfileHead {
+  readonly step: number | null;
+  readonly first_step: number | null;
+  readonly columns: readonly string[];
+}
+
+/** Returns the newest profile of each kind up to `step`, or the newest of all where that is null. */
+export async function fetchProfiles(
+  run: string,
+  kinds: readonly ProfileKind[],
+  step: number | null,
+  signal: AbortSignal,
+): Promise<Profiles> {
+  const decoded = await binary(url("profile", { run, kinds: kinds.join(","), step: step ?? undefined }), signal);
+  const heads = decoded.head.profiles as Record<ProfileKind, ProfileHead>;
+  const profileOf = (kind: ProfileKind): Profile => ({
+    step: heads[kind].step,
+    firstStep: heads[kind].first_step,
+    columns: heads[kind].columns,
+    values: arrayOf(decoded, kind, Float64Array),
+  });
+  return Object.fromEntries(kinds.map((kind) => [kind, profileOf(kind)]));
+}
+
+/** Returns the wanted columns as statistics named after their kind: "timing.forward". */
+export async function fetchProfileSeries(wanted: ProfileSeriesRequest, signal: AbortSignal): Promise<Series> {
+  const { run, kind, row, range } = wanted;
+  const steps = { width: allowedWidth(wanted.width), first: range?.first, last: range?.last };
+  const address =
+    row === null ? url("trace_series", { run, ...steps }) : url("profile_series", { run, kind, row, ...steps });
+  const decoded = await binary(address, signal);
+  const columns = columnsOf(decoded);
+  const count = columns.firstStep.length;
+  const all = decoded.head.columns as string[];
+  const chosen = (name: string) => {
+    const values = arrayOf(decoded, name, Float32Array);
+    const picked = new Float32Array(wanted.columns.length * count);
+    wanted.columns.forEach((column, i) => {
+      const at = all.indexOf(column) * count;
+      picked.set(values.subarray(at, at + count), i * count);
+    });
+    return picked;
+  };
+  return {
+    ...columns,
+    statistics: wanted.columns.map((column) => `${kind}.${column}`),
+    minimum: chosen("minimum"),
+    maximum: chosen("maximum"),
+    state: arrayOf(decoded, "state", Uint8Array),
+  };
+}
+
+export function fetchAnomalies(run: string, signal: AbortSignal): Promise<Anomalies> {
+  return json(url("anomalies", { run }), signal);
 }
 
 export async function fetchHistograms(wanted: RowRequest, signal: AbortSignal): Promise<Histograms> {

@@ -32,12 +32,23 @@ export interface Session {
   /** Seconds since the epoch; null where the session does not tell, as `every`. */
   readonly started: number | null;
   readonly every: number | null;
+  /** The share of the training time that watching may cost; null where another rule chooses the steps, as `steps`. */
+  readonly overhead_budget: number | null;
+  readonly steps: readonly number[] | null;
+  /** The share of plain training time that watching has cost so far; null where it was not measured. */
+  readonly overhead: number | null;
+  readonly rank: number;
+  readonly world_size: number;
   readonly notices: readonly string[];
   readonly problems: readonly string[];
   readonly ended_because: string;
   readonly first_step: number | null;
   readonly last_step: number | null;
   readonly kinds: Readonly<Record<string, KindInfo>>;
+  /** How many steps have a profile of each kind; kinds without any are left out. */
+  readonly profiles: Readonly<Record<string, number>>;
+  /** In how many steps something went wrong. */
+  readonly anomalies: number;
   /** Another one for every layer table; null while there is none. */
   readonly table_revision: string | null;
 }
@@ -53,6 +64,8 @@ export interface Layer {
   readonly dtype: string;
   readonly trainable: boolean;
   readonly flops: number | null;
+  readonly input_dtypes: readonly string[];
+  readonly output_dtypes: readonly string[];
   readonly parameters: number;
 }
 
@@ -102,6 +115,48 @@ export interface Frame {
   readonly columns: readonly string[];
   readonly scalars: Readonly<Record<string, number | string>>;
   readonly matrices: Readonly<Record<string, Float64Array>>;
+}
+
+/** The kinds of profiles that are asked for. */
+export type ProfileKind = "trace" | "timing" | "memory" | "flops";
+
+/** The newest profile of a kind up to a step: (rows, columns.length), row by row; seconds, bytes or operations. */
+export interface Profile {
+  /** Null where nothing is recorded up to the step that was asked for. */
+  readonly step: number | null;
+  readonly firstStep: number | null;
+  readonly columns: readonly string[];
+  readonly values: Float64Array;
+}
+
+export type Profiles = Readonly<Partial<Record<ProfileKind, Profile>>>;
+
+export interface Anomaly {
+  readonly place: "forward" | "loss" | "backward" | "parameter";
+  readonly layer: number | null;
+  readonly parameter: number | null;
+  /** Counts of values; null where only their being there is known. */
+  readonly nan: number | null;
+  readonly posinf: number | null;
+  readonly neginf: number | null;
+}
+
+/** Steps that went wrong with no sound one between them. */
+export interface Episode {
+  readonly first_step: number;
+  readonly last_step: number;
+  readonly steps: number;
+  /** Those of the first step, in the order in which they arose. */
+  readonly anomalies: readonly Anomaly[];
+}
+
+export interface Anomalies {
+  readonly episodes: readonly Episode[];
+  /** How many more episodes there are than those listed. */
+  readonly left_out: number;
+  /** Steps that went wrong and that the gradient scaler skipped: they belong to no episode. */
+  readonly skipped_steps: number;
+  readonly last_skipped_step: number | null;
 }
 
 /**

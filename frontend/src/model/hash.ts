@@ -2,8 +2,15 @@
 
 export const PREFIX = "p.neuraldbg.";
 
+/** In the order of the rail. */
 export const VIEWS = ["overview", "gradients", "activations"] as const;
 export type View = (typeof VIEWS)[number];
+
+export const VIEW_TITLES: Readonly<Record<View, string>> = {
+  overview: "Overview",
+  gradients: "Gradients",
+  activations: "Activations",
+};
 
 /** What a link carries; null where it says nothing. */
 export interface Link {

@@ -24,6 +24,8 @@ function layer(name: string, own_name: string, type: string, parameters = 0): La
     parameters,
     input_shapes: [],
     output_shapes: [],
+    input_dtypes: [],
+    output_dtypes: [],
     dtype: "float32",
     trainable: true,
     flops: null,

@@ -26,12 +26,19 @@ function session(last: number): Session {
     framework: "pytorch",
     started: 0,
     every: 10,
+    overhead_budget: null,
+    steps: null,
+    overhead: null,
+    rank: 0,
+    world_size: 1,
     notices: [],
     problems: [],
     ended_because: "",
     first_step: 0,
     last_step: last,
     kinds: {},
+    profiles: {},
+    anomalies: 0,
     table_revision: "1",
   };
 }
@@ -126,7 +133,8 @@ describe("the run", () => {
 
 describe("the layer", () => {
   it("is the named one, or the first; moving stays within the table", () => {
-    const layer = { own_name: "", type: "Dense", input_shapes: [], output_shapes: [], dtype: "", trainable: true };
+    const shapes = { input_shapes: [], output_shapes: [], input_dtypes: [], output_dtypes: [] };
+    const layer = { ...shapes, own_name: "", type: "Dense", dtype: "", trainable: true };
     const names = ["Dense_1", "Dense_2", "Output"];
     store.layers.value = {
       layers: names.map((name) => ({ ...layer, name, flops: null, parameters: 0 })),

@@ -1,7 +1,8 @@
 /** The header: which run, which step, how it stands. */
 
 import type { Status } from "../api/types";
-import { formatCount, NOT_AVAILABLE } from "../model/format";
+import { formatCount } from "../model/format";
+import { costText } from "../model/sampling";
 import { chooseRun, moveStep, pinStep, toggleLatest } from "../model/store";
 import { filledShare } from "../model/viewport";
 import { useViewer } from "./viewer";
@@ -15,12 +16,14 @@ const MEANINGS: Readonly<Record<Status, string>> = {
 
 export function Header() {
   const { store } = useViewer();
+  const { cost, budget, isOver, why } = costText(store.session.value);
   return (
     <header>
       <RunPicker />
       <StepSlider />
-      <span class="cost" title="The cost of watching was not measured in this version.">
-        watching costs <b>{NOT_AVAILABLE}</b>
+      <span class={`cost ${isOver ? "warning-text" : ""}`} title={why}>
+        watching costs <b>{cost}</b>
+        {budget}
       </span>
       <button
         type="button"
@@ -71,6 +74,8 @@ function RunPicker() {
   );
 }
 
+const SKIPPED = "The gradient scaler skipped the optimizer step: gradients were not finite, and no weight was changed.";
+
 function StepSlider() {
   const { store } = useViewer();
   const session = store.session.value;
@@ -103,6 +108,11 @@ function StepSlider() {
       />
       <b class="number">{formatCount(step)}</b>
       <span class="dim number">/ {formatCount(last)}</span>
+      {store.frame.value?.scalars.skipped === 1 && (
+        <span class="warning-text" title={SKIPPED}>
+          skipped
+        </span>
+      )}
       <button type="button" class="key-button" aria-label="Previous frame" onClick={() => moveStep(store, -1)}>
         ←
       </button>

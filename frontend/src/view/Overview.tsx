@@ -1,6 +1,8 @@
 /** The Overview: what this session is, what its reader should know, and its layers. */
 
 import { formatCount, formatMoment, formatValue, NOT_AVAILABLE } from "../model/format";
+import { samplingText } from "../model/sampling";
+import { Episodes } from "./Episodes";
 import { LayerTable } from "./LayerTable";
 import { useViewer } from "./viewer";
 
@@ -13,13 +15,17 @@ export function Overview() {
   );
 }
 
+/** The header tells the cost, and words tell that a step was skipped. */
+const TOLD_ELSEWHERE: ReadonlySet<string> = new Set(["overhead", "skipped"]);
+
 function Facts() {
   const { store } = useViewer();
   const session = store.session.value;
   if (session === null) return null;
   const parameters = store.layers.value?.layers.reduce((sum, layer) => sum + layer.parameters, 0);
   const last = session.last_step;
-  const scalars = Object.entries(store.frame.value?.scalars ?? {});
+  const scalars = Object.entries(store.frame.value?.scalars ?? {}).filter(([name]) => !TOLD_ELSEWHERE.has(name));
+  const skipped = store.frame.value?.scalars.skipped === 1;
   return (
     <section class="facts" aria-label="Session">
       <h2>{session.model || session.name}</h2>
@@ -31,6 +37,7 @@ function Facts() {
           text="It ended without saying so: the process was killed, or its machine was lost. What it recorded is all here."
         />
       )}
+      <Episodes />
       {session.problems.map((sentence) => (
         <Card key={sentence} kind="warning" title="Problem" text={sentence} />
       ))}
@@ -44,7 +51,8 @@ function Facts() {
           value={store.layers.value ? formatCount(store.layers.value.layers.length) : NOT_AVAILABLE}
         />
         <Fact name="parameters" value={parameters === undefined ? NOT_AVAILABLE : formatCount(parameters)} />
-        <Fact name="sampling" value={samplingText(session.every)} />
+        <Fact name="sampling" value={samplingText(session)} />
+        {session.world_size > 1 && <Fact name="rank" value={`${session.rank} of ${formatCount(session.world_size)}`} />}
         <Fact
           name="recorded"
           value={
@@ -55,14 +63,10 @@ function Facts() {
         {scalars.map(([name, value]) => (
           <Scalar key={name} name={name} value={value} />
         ))}
+        {skipped && <Fact name="optimizer" value="step skipped by the gradient scaler" />}
       </dl>
     </section>
   );
-}
-
-function samplingText(every: number | null): string {
-  if (every === null) return NOT_AVAILABLE;
-  return every === 1 ? "every step" : `every ${formatCount(every)} steps`;
 }
 
 function Fact({ name, value }: { name: string; value: string }) {

@@ -1,15 +1,9 @@
 /** The views, each with how many layers hold NaN or Inf in what it shows. */
 
 import { formatCount, formatPlural } from "../model/format";
-import { VIEWS, type View } from "../model/hash";
+import { VIEW_TITLES, VIEWS, type View } from "../model/hash";
 import { layersWithNonfinite, OF_LAYERS } from "../model/layers";
 import { useViewer } from "./viewer";
-
-const TITLES: Readonly<Record<View, string>> = {
-  overview: "Overview",
-  gradients: "Gradients",
-  activations: "Activations",
-};
 
 const MATRICES: Readonly<Record<View, readonly string[]>> = {
   overview: OF_LAYERS,
@@ -30,7 +24,7 @@ export function Rail() {
             store.view.value = view;
           }}
         >
-          {TITLES[view]}
+          {VIEW_TITLES[view]}
           <Badge view={view} />
         </button>
       ))}
