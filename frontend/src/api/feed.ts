@@ -1,10 +1,11 @@
 /** Keeps the store up to date: asks once a second whether the run has changed, and only then for more. */
 
 import { effect, type ReadonlySignal, untracked } from "@preact/signals";
+import { PROFILES_OF_VIEW } from "../model/profile";
 import { chooseRun, preferredRun, type Store } from "../model/store";
-import { fetchFrame, fetchLayers, fetchSession, fetchSessions, fetchSteps, Refused } from "./client";
+import { fetchFrame, fetchLayers, fetchProfiles, fetchSession, fetchSessions, fetchSteps, Refused } from "./client";
 import { Loader } from "./loader";
-import type { Frame, Session } from "./types";
+import type { Frame, Profiles, Session } from "./types";
 
 const POLL_MS = 1000;
 /** The list of runs is asked for less often: it needs a walk through the log directory. */
@@ -90,6 +91,7 @@ export function startFeed(store: Store, visible: ReadonlySignal<boolean>): Feed 
     else pause();
   });
   followStep(store, visible);
+  followProfiles(store, visible);
   return {
     refresh() {
       sessionsAsked = 0;
@@ -115,6 +117,30 @@ function followStep(store: Store, visible: ReadonlySignal<boolean>): void {
       fetch: (signal) => fetchFrame(run, step, signal),
       done: (frame) => {
         store.frame.value = frame;
+      },
+      failed: (error) => report(store, error),
+    });
+  });
+}
+
+/** Fetches those profiles of the step that is shown which the view shows and the session has. */
+function followProfiles(store: Store, visible: ReadonlySignal<boolean>): void {
+  const loader = new Loader<Profiles>();
+  effect(() => {
+    const run = store.run.value;
+    const pinned = store.pinned.value;
+    const recorded = store.session.value?.profiles ?? {};
+    const kinds = PROFILES_OF_VIEW[store.view.value].filter((kind) => kind in recorded);
+    store.generation.value;
+    store.session.value?.revision;
+    if (run === null || kinds.length === 0 || !visible.value) return loader.stop();
+    // A trace may be newer than the newest frame: where none is pinned, no step is named.
+    const step = pinned === null ? null : store.step.value;
+    loader.load({
+      identity: `${run} ${kinds} ${step ?? "newest"}`,
+      fetch: (signal) => fetchProfiles(run, kinds, step, signal),
+      done: (profiles) => {
+        store.profiles.value = { ...store.profiles.peek(), ...profiles };
       },
       failed: (error) => report(store, error),
     });

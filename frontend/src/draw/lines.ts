@@ -11,11 +11,12 @@ export interface ChartSettings {
   readonly width: number;
   readonly height: number;
   readonly scale: StatisticStyle["scale"];
+  readonly unit: StatisticStyle["unit"];
   /** Charts of one name show the pointer at the same step. */
   readonly group: string;
   readonly theme: Theme;
   /** How values are written at the axis. */
-  readonly format: (value: number) => string;
+  readonly format: (values: readonly number[]) => string[];
   /** Tells the column under the pointer, or null. */
   readonly onHover: (column: number | null) => void;
   readonly onPick: (step: number) => void;
@@ -80,8 +81,9 @@ function options(lines: Lines, settings: ChartSettings, marks: ChartMarks): uPlo
               ticks: { ...axis.ticks, filter: onlyDecades },
             }
           : {}),
-        size: 56,
-        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : settings.format(tick))),
+        ...(settings.unit === "bytes" ? { incrs: POWERS_OF_TWO } : {}),
+        size: (_, texts) => axisWidth(texts),
+        values: (_, ticks) => formatted(ticks, settings.format),
       },
     ],
     series: [
@@ -102,6 +104,16 @@ function options(lines: Lines, settings: ChartSettings, marks: ChartMarks): uPlo
   };
 }
 
+/** Returns the texts of ticks, of which those left out are null. */
+function formatted(ticks: ReadonlyArray<number | null>, format: ChartSettings["format"]): string[] {
+  const texts = format(ticks.filter((tick) => tick !== null));
+  let next = 0;
+  return ticks.map((tick) => (tick === null ? "" : (texts[next++] ?? "")));
+}
+
+/** Sizes are round in units of 1024. */
+const POWERS_OF_TWO = Array.from({ length: 50 }, (_, exponent) => 2 ** exponent);
+
 function lineColour(theme: Theme, series: number): string {
   return theme.lines[Math.floor((series - 1) / 2) % theme.lines.length] as string;
 }
@@ -110,6 +122,13 @@ function lineColour(theme: Theme, series: number): string {
 function stepSpace(last: number): number {
   const CHARACTER = 7;
   return Math.max(50, formatCount(last).length * CHARACTER + 14);
+}
+
+/** Returns the room for the values at an axis, whose texts are not known yet when first asked for. */
+function axisWidth(texts: readonly string[] | null): number {
+  const CHARACTER = 7;
+  const longest = (texts ?? []).reduce((most, text) => Math.max(most, text.length), 0);
+  return Math.max(56, longest * CHARACTER + 14);
 }
 
 function wholeStep(tick: number): string {
@@ -142,7 +161,7 @@ function isDecade(value: number): boolean {
   return Math.abs(exponent - Math.round(exponent)) < 1e-6;
 }
 
-/** Returns a power of ten: 1e-5. */
-export function formatDecade(value: number): string {
-  return value.toExponential(0).replace("e+", "e");
+/** Returns powers of ten: 1e-5. */
+export function formatDecades(values: readonly number[]): string[] {
+  return values.map((value) => value.toExponential(0).replace("e+", "e"));
 }

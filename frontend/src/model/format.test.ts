@@ -1,13 +1,20 @@
 import { describe, expect, it } from "vitest";
 import {
   elide,
+  formatBytes,
   formatCount,
+  formatDuration,
+  formatDurations,
+  formatFixed,
+  formatFlops,
   formatPlural,
   formatPowerOfTwo,
   formatRound,
   formatShape,
   formatShare,
+  formatSizes,
   formatSteps,
+  formatTensors,
   formatValue,
 } from "./format";
 
@@ -102,5 +109,60 @@ describe("other texts", () => {
     expect(elide("Dense_1", 21)).toBe("Dense_1");
     expect(elide("encoder.layers.0.linear1", 13)).toBe("enco….linear1");
     expect(elide("encoder.layers.0.linear1", 13)).toHaveLength(13);
+  });
+});
+
+describe("formatFixed", () => {
+  it.each([
+    [0, "0"],
+    [0.0004, "<0.001"],
+    [0.0005, "0.001"],
+    [0.0123, "0.012"],
+    [0.61, "0.610"],
+    [47.93, "47.9"],
+    [1850.2, "1_850"],
+    [null, "n/a"],
+    [Number.NaN, "n/a"],
+  ])("%s is %s", (value, text) => {
+    expect(typed(formatFixed(value))).toBe(text);
+  });
+});
+
+describe("units", () => {
+  it.each([
+    [formatDuration(0), "0_s"],
+    [formatDuration(4.2e-7), "0.42_µs"],
+    [formatDuration(0.000655), "655_µs"],
+    [formatDuration(0.0009996), "1_ms"],
+    [formatDuration(0.00241), "2.41_ms"],
+    [formatDuration(83.25), "83.3_s"],
+    [formatDuration(null), "n/a"],
+    [formatDuration(Number.NaN), "n/a"],
+    [formatBytes(0), "0_B"],
+    [formatBytes(512), "512_B"],
+    [formatBytes(1020), "1_020_B"],
+    [formatBytes(1023.9), "1_KiB"],
+    [formatBytes(12.34 * 2 ** 20), "12.3_MiB"],
+    [formatBytes(-(2 ** 30)), "-1_GiB"],
+    [formatFlops(0), "0_FLOP"],
+    [formatFlops(28_900_000), "28.9_MFLOP"],
+    [formatFlops(11.8e9), "11.8_GFLOP"],
+  ])("%s is %s", (given, text) => {
+    expect(typed(given)).toBe(text);
+  });
+
+  it("of one axis are the same, with as few digits as tell values apart", () => {
+    expect(formatDurations([0, 0.05, 0.1]).map(typed)).toEqual(["0_ms", "50_ms", "100_ms"]);
+    expect(formatDurations([0.0205, 0.021]).map(typed)).toEqual(["20.5_ms", "21_ms"]);
+    expect(formatSizes([0, 2 ** 29, 2 ** 30]).map(typed)).toEqual(["0_GiB", "0.5_GiB", "1_GiB"]);
+    expect(formatSizes([882 * 2 ** 20, 882.25 * 2 ** 20]).map(typed)).toEqual(["882_MiB", "882.3_MiB"]);
+    expect(formatSizes([])).toEqual([]);
+  });
+});
+
+describe("formatTensors", () => {
+  it("tells all axes and types", () => {
+    expect(formatTensors([[64, 784], [null, 2], []], ["float32", "int64"])).toBe("64×784 float32, ?×2 int64, scalar");
+    expect(formatTensors([], [])).toBe("n/a");
   });
 });

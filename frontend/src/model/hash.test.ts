@@ -13,7 +13,7 @@ describe("parseLink", () => {
   it("takes what is missing or malformed as not said", () => {
     expect(parseLink("")).toEqual(NOTHING);
     expect(parseLink("#scalars&runSelectionState=abc")).toEqual(NOTHING);
-    expect(parseLink("#neuraldbg&p.neuraldbg.view=memory&p.neuraldbg.step=-3&p.neuraldbg.run=%E0%A4%A")).toEqual(
+    expect(parseLink("#neuraldbg&p.neuraldbg.view=nothing&p.neuraldbg.step=-3&p.neuraldbg.run=%E0%A4%A")).toEqual(
       NOTHING,
     );
     expect(parseLink("#neuraldbg&p.neuraldbg.step=1e3&p.neuraldbg.run=&p.neuraldbg.row")).toEqual(NOTHING);

@@ -3,11 +3,12 @@
 export const PREFIX = "p.neuraldbg.";
 
 /** In the order of the rail. */
-export const VIEWS = ["overview", "gradients", "activations"] as const;
+export const VIEWS = ["overview", "trace", "gradients", "activations"] as const;
 export type View = (typeof VIEWS)[number];
 
 export const VIEW_TITLES: Readonly<Record<View, string>> = {
   overview: "Overview",
+  trace: "Execution trace",
   gradients: "Gradients",
   activations: "Activations",
 };

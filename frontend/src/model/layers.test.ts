@@ -9,6 +9,8 @@ import {
   measured,
   nonfiniteCount,
   rms,
+  SORT_KEYS,
+  sortKeys,
   sortRows,
   valueShares,
 } from "./layers";
@@ -69,7 +71,7 @@ const FRAME: Frame = {
   },
 };
 
-const rows = layerRows(TABLE, FRAME, () => "");
+const rows = layerRows(TABLE, FRAME, {}, () => "");
 
 describe("what was measured", () => {
   it("is a number, or null where it was not", () => {
@@ -96,7 +98,7 @@ describe("what was measured", () => {
       ]),
     );
     const frame = { ...FRAME, matrices: { ...matrices, weights_by_layer: Float64Array.from([...fine, ...fine]) } };
-    const [ofLost, ofEmpty] = layerRows(TABLE, frame, () => "");
+    const [ofLost, ofEmpty] = layerRows(TABLE, frame, {}, () => "");
     expect(ofLost).toMatchObject({ mean: Number.NaN, gradientRms: Number.NaN, updateRatio: Number.NaN });
     expect(ofEmpty).toMatchObject({ mean: null, std: null, gradientRms: null, shares: null });
   });
@@ -141,7 +143,22 @@ describe("layerRows", () => {
     expect(rows[0]).toMatchObject({ mean: 0.5, std: 0.7, updateRatio: 0.25, nonfinite: 0 });
     expect(rows[1]).toMatchObject({ mean: null, std: null, gradientRms: null, updateRatio: null, shares: null });
     expect(rows[2]).toMatchObject({ updateRatio: null, nonfinite: 10 });
-    expect(layerRows(TABLE, null, () => "")[0]).toMatchObject({ mean: null, shares: null });
+    expect(layerRows(TABLE, null, {}, () => "")[0]).toMatchObject({ mean: null, shares: null });
+  });
+});
+
+describe("time and operations", () => {
+  const timing = { step: 40, firstStep: 0, columns: ["calls", "forward"], values: Float64Array.of(1, 0.5, 1, 0.25) };
+
+  it("are in the rows as far as they were measured", () => {
+    const timed = layerRows(TABLE, FRAME, { timing }, () => "");
+    expect(timed.map(({ forwardTime }) => forwardTime)).toEqual([0.5, 0.25, null]);
+    expect(timed.map(({ flops }) => flops)).toEqual([null, null, null]);
+  });
+
+  it("can be sorted by where the run has them", () => {
+    expect(SORT_KEYS.filter((key) => !sortKeys({ trace: 3 }).includes(key))).toEqual(["flops", "forwardTime"]);
+    expect(sortKeys({ timing: 3, flops: 1 })).toEqual(SORT_KEYS);
   });
 });
 

@@ -1,6 +1,8 @@
 /** The layer table with what was measured at one step: one record per layer, sorted and filtered. */
 
-import type { Frame, Layer, LayerTable } from "../api/types";
+import type { Frame, Layer, LayerTable, Profiles } from "../api/types";
+import { figure, forwardFlops } from "./profile";
+import { type Sorting, sorted } from "./sorting";
 
 /** How a tensor's values divide; `mixed` are those whose sign the statistics do not tell. Shares of all values. */
 export interface ValueShares {
@@ -20,6 +22,9 @@ export interface LayerRow {
   readonly std: number | null;
   readonly gradientRms: number | null;
   readonly updateRatio: number | null;
+  /** Seconds and operations of the forward pass. */
+  readonly forwardTime: number | null;
+  readonly flops: number | null;
   readonly shares: ValueShares | null;
   /** NaN and Inf in anything that was measured of the layer. */
   readonly nonfinite: number;
@@ -30,28 +35,35 @@ export type SortKey =
   | "name"
   | "type"
   | "parameters"
+  | "flops"
+  | "forwardTime"
   | "mean"
   | "std"
   | "gradientRms"
   | "updateRatio"
   | "zero";
 
-export interface Sort {
-  readonly key: SortKey;
-  readonly descending: boolean;
-}
+export type Sort = Sorting<SortKey>;
 
 export const SORT_KEYS: readonly SortKey[] = [
   "order",
   "name",
   "type",
   "parameters",
+  "flops",
+  "forwardTime",
   "mean",
   "std",
   "gradientRms",
   "updateRatio",
   "zero",
 ];
+
+/** Returns the keys of the columns that there are where a run has `profiles`. */
+export function sortKeys(profiles: Readonly<Record<string, number>>): readonly SortKey[] {
+  const needs: Readonly<Partial<Record<SortKey, string>>> = { flops: "flops", forwardTime: "timing" };
+  return SORT_KEYS.filter((key) => needs[key] === undefined || needs[key] in profiles);
+}
 
 /** Returns whether a layer has no row where the parameters of each layer are merged: it has none. */
 export function lacksParameters(table: LayerTable | null, layer: number): boolean {
@@ -126,7 +138,12 @@ export function layersWithNonfinite(frame: Frame, layers: number, matrices: read
 }
 
 /** Returns the rows of the table in execution order. */
-export function layerRows(table: LayerTable, frame: Frame | null, shapeText: (layer: Layer) => string): LayerRow[] {
+export function layerRows(
+  table: LayerTable,
+  frame: Frame | null,
+  profiles: Profiles,
+  shapeText: (layer: Layer) => string,
+): LayerRow[] {
   return table.layers.map((layer, index) => ({
     index,
     layer,
@@ -135,13 +152,15 @@ export function layerRows(table: LayerTable, frame: Frame | null, shapeText: (la
     std: frame && measured(frame, "activations", index, "std"),
     gradientRms: frame && rms(frame, "gradients_by_layer", index),
     updateRatio: frame && updateRatio(frame, index),
+    forwardTime: figure(profiles.timing, index, "forward"),
+    flops: forwardFlops(profiles, layer, index),
     shares: frame && valueShares(frame, "activations", index),
     nonfinite: frame ? OF_LAYERS.reduce((sum, matrix) => sum + nonfiniteCount(frame, matrix, index), 0) : 0,
   }));
 }
 
 /** Returns the rows whose name, own name or type holds every word of `filter`, without regard to case. */
-export function filterRows(rows: readonly LayerRow[], filter: string): LayerRow[] {
+export function filterRows<Row extends { readonly layer: Layer }>(rows: readonly Row[], filter: string): Row[] {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
   return rows.filter(({ layer }) => {
     const text = `${layer.name} ${layer.own_name} ${layer.type}`.toLowerCase();
@@ -168,14 +187,7 @@ function sortValue(row: LayerRow, key: SortKey): number | string | null {
 
 /** Returns the rows sorted; what was not measured comes last either way, equals stay in execution order. */
 export function sortRows(rows: readonly LayerRow[], sort: Sort): LayerRow[] {
-  const missing = (value: number | string | null) => value === null || Number.isNaN(value);
-  return [...rows].sort((a, b) => {
-    const left = sortValue(a, sort.key);
-    const right = sortValue(b, sort.key);
-    if (missing(left) || missing(right)) return Number(missing(left)) - Number(missing(right)) || a.index - b.index;
-    const order = (left as number) < (right as number) ? -1 : (left as number) > (right as number) ? 1 : 0;
-    return (sort.descending ? -order : order) || a.index - b.index;
-  });
+  return sorted(rows, sort.descending, (row) => sortValue(row, sort.key));
 }
 
 /** Returns the number of the layer that a link or an earlier choice names, or null where there is none. */

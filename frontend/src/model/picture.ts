@@ -3,13 +3,26 @@
 import { type Columns, type Matrix, NONFINITE, NOT_MEASURED, type StepRange } from "../api/types";
 import { evenTicks, exponentTicks } from "./axis";
 import { decades, levels, type Scale, span } from "./colour";
-import { formatRound, formatShare, formatSteps, formatValue } from "./format";
+import {
+  formatBytes,
+  formatDuration,
+  formatDurations,
+  formatRound,
+  formatShare,
+  formatSizes,
+  formatSteps,
+  formatValue,
+  NOT_AVAILABLE,
+} from "./format";
 import { columnAt, columnEdges } from "./viewport";
 
 /** A statistic: what it is called, and how its values lie on a scale. */
 export interface StatisticStyle {
   readonly label: string;
-  readonly scale: "log" | "linear" | "share";
+  /** An amount is linear, and its axis begins at zero. */
+  readonly scale: "log" | "linear" | "share" | "amount";
+  /** What values are in; none where they have no unit. */
+  readonly unit?: "seconds" | "bytes";
 }
 
 const STYLES: Readonly<Record<string, StatisticStyle>> = {
@@ -20,6 +33,19 @@ const STYLES: Readonly<Record<string, StatisticStyle>> = {
   min: { label: "minimum", scale: "linear" },
   max: { label: "maximum", scale: "linear" },
   zero_share: { label: "share of zeros", scale: "share" },
+  "timing.forward": { label: "forward", scale: "amount", unit: "seconds" },
+  "timing.backward": { label: "backward", scale: "amount", unit: "seconds" },
+  "trace.step": { label: "step", scale: "amount", unit: "seconds" },
+  "trace.forward": { label: "forward", scale: "amount", unit: "seconds" },
+  "trace.backward": { label: "backward", scale: "amount", unit: "seconds" },
+  "trace.optimizer": { label: "optimizer", scale: "amount", unit: "seconds" },
+  "trace.allocated": { label: "allocated", scale: "amount", unit: "bytes" },
+  "trace.reserved": { label: "reserved", scale: "amount", unit: "bytes" },
+  "trace.process": { label: "process memory", scale: "linear", unit: "bytes" },
+  "memory.activations": { label: "activations", scale: "amount", unit: "bytes" },
+  "memory.parameters": { label: "parameters", scale: "amount", unit: "bytes" },
+  "memory.gradients": { label: "gradients", scale: "amount", unit: "bytes" },
+  "memory.optimizer": { label: "optimizer", scale: "amount", unit: "bytes" },
 };
 
 export function styleOf(statistic: string): StatisticStyle {
@@ -27,12 +53,21 @@ export function styleOf(statistic: string): StatisticStyle {
 }
 
 export function formatStatistic(statistic: string, value: number | null): string {
-  return styleOf(statistic).scale === "share" ? formatShare(value) : formatValue(value);
+  const { scale, unit } = styleOf(statistic);
+  if (unit !== undefined) return unit === "seconds" ? formatDuration(value) : formatBytes(value);
+  return scale === "share" ? formatShare(value) : formatValue(value);
 }
 
 /** Returns a value at an axis or a legend. */
 export function formatAxis(statistic: string, value: number): string {
   return styleOf(statistic).scale === "share" ? formatShare(value) : formatRound(value);
+}
+
+/** Returns the values of one axis. */
+export function formatAxes(statistic: string, values: readonly number[]): string[] {
+  const { unit } = styleOf(statistic);
+  if (unit !== undefined) return unit === "seconds" ? formatDurations(values) : formatSizes(values);
+  return values.map((value) => formatAxis(statistic, value));
 }
 
 /** A heat map without its place on the screen. Cells are (rows, columns). */
@@ -75,7 +110,8 @@ const SHARES: Scale = { log: false, low: 0, high: 1 };
 
 /** Returns the words for the least and the greatest value of a statistic over some frames. */
 export function boundsText(statistic: string, low: number, high: number): string {
-  if (Number.isNaN(high)) return "nothing finite";
+  // Of what is no tensor's statistic, NaN says that it was not measured.
+  if (Number.isNaN(high)) return styleOf(statistic).unit ? NOT_AVAILABLE : "nothing finite";
   const text = (value: number) => formatStatistic(statistic, value);
   return low === high ? text(high) : `${text(low)} to ${text(high)}`;
 }

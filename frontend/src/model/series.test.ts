@@ -44,6 +44,12 @@ describe("axisRange", () => {
     expect(axisRange(-4, -4, "linear")).toEqual([-6, -2]);
   });
 
+  it("begins at zero for an amount", () => {
+    expect(axisRange(50, 100, "amount")).toEqual([0, 106]);
+    expect(axisRange(0, 0, "amount")).toEqual([0, 1]);
+    expect(axisRange(null, null, "amount")).toEqual([0, 1]);
+  });
+
   it("holds all shares, and nothing that is none", () => {
     expect(axisRange(0, 0, "share")).toEqual([0, 1]);
     expect(axisRange(0.2, 0.21, "share")).toEqual([0, 1]);
@@ -56,4 +62,16 @@ it("a column's words give both ends of what it holds, zeros too, and say where t
   expect(columnValueText(SERIES, "mean", 0)).toBe("\u22122.00 to \u22121.00");
   const broken = { ...SERIES, maximum: new Float32Array(6).fill(Number.NaN) };
   expect(columnValueText(broken, "rms", 1)).toBe("nothing finite");
+});
+
+describe("what is no tensor's statistic", () => {
+  const times: Series = { ...SERIES, statistics: ["timing.forward", "memory.parameters"] };
+
+  it("is told in its unit, and n/a where it was not measured", () => {
+    expect(columnValueText(times, "timing.forward", 0)).toBe("1\u202fs to 2\u202fs");
+    expect(columnValueText(times, "timing.forward", 2)).toBe("n/a");
+    const partly = { ...times, state: Uint8Array.of(1, 1, 1) };
+    expect(columnValueText(partly, "timing.forward", 2)).toBe("n/a");
+    expect(columnValueText(partly, "memory.parameters", 2)).toBe("3\u202fB to 4\u202fB");
+  });
 });

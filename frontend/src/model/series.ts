@@ -54,7 +54,10 @@ export function columnValueText(series: Series, statistic: string, column: numbe
   return boundsText(statistic, series.minimum[cell] ?? Number.NaN, series.maximum[cell] ?? Number.NaN);
 }
 
-/** Returns the range of a chart's axis: whole decades on a log axis, all shares, else a little beyond what occurs. */
+/**
+ * Returns the range of a chart's axis: whole decades on a log axis, all shares, from zero for an amount, else a little
+ * beyond what occurs.
+ */
 export function axisRange(low: number | null, high: number | null, scale: StatisticStyle["scale"]): [number, number] {
   if (scale === "share") return [0, 1];
   if (low === null || high === null) return scale === "log" ? [0.1, 1] : [0, 1];
@@ -63,6 +66,7 @@ export function axisRange(low: number | null, high: number | null, scale: Statis
     const most = Math.ceil(Math.log10(high));
     return [10 ** least, 10 ** Math.max(most, least + 1)];
   }
+  if (scale === "amount") return [0, high > 0 ? high * 1.06 : 1];
   if (low === high) return low === 0 ? [-1, 1] : [low - Math.abs(low) * 0.5, high + Math.abs(high) * 0.5];
   const margin = (high - low) * 0.06;
   return [low < 0 || low - margin > 0 ? low - margin : low, high + margin];

@@ -2,17 +2,20 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { Session, SessionSummary } from "../api/types";
 import {
   chooseRun,
+  chooseSpan,
   createStore,
   cycled,
   followLink,
   linkOf,
   moveLayer,
+  moveSpan,
   moveStep,
   pinStep,
   preferredRun,
   type Store,
   toggleLatest,
   zoomBy,
+  zoomTimesBy,
 } from "./store";
 
 const NO_LINK = { view: null, run: null, row: null, step: null };
@@ -147,6 +150,60 @@ describe("the layer", () => {
     expect(store.layer.value).toBe(2);
     store.layerName.value = "not in this run";
     expect(store.layer.value).toBe(0);
+  });
+});
+
+describe("the span", () => {
+  beforeEach(() => {
+    const shapes = { input_shapes: [], output_shapes: [], input_dtypes: [], output_dtypes: [] };
+    const layer = { ...shapes, own_name: "", type: "Dense", dtype: "", trainable: true, flops: null, parameters: 0 };
+    store.layers.value = { layers: ["A", "B"].map((name) => ({ ...layer, name })), parameters: [] };
+    // The whole step, then A, B, and B again on the way back.
+    const rows = [
+      [-1, 3, 0, 10],
+      [0, 0, 0, 2],
+      [1, 0, 2, 3],
+      [1, 1, 5, 4],
+    ];
+    const columns = ["layer", "phase", "start", "duration"];
+    const trace = { step: 100, firstStep: 0, columns, values: Float64Array.from(rows.flat()) };
+    store.profiles.value = { trace };
+  });
+
+  it("is the first of the chosen layer until another is chosen, which chooses its layer", () => {
+    expect(store.span.value?.index).toBe(1);
+    moveLayer(store, 1);
+    expect(store.span.value?.index).toBe(2);
+    moveSpan(store, 1);
+    expect([store.span.value?.index, store.span.value?.phase]).toEqual([3, "backward"]);
+    moveSpan(store, 9);
+    expect(store.span.value?.index).toBe(3);
+    moveSpan(store, -2);
+    expect([store.span.value?.index, store.layerName.value]).toEqual([1, "A"]);
+    moveSpan(store, -1);
+    expect([store.span.value?.layer, store.layerName.value]).toEqual([null, "A"]);
+  });
+
+  it("stays in sight where a part of the step is shown", () => {
+    zoomTimesBy(store, 0.5);
+    expect(store.timeZoom.value).toEqual({ from: 0, to: 5 });
+    moveSpan(store, 1);
+    expect(store.timeZoom.value).toEqual({ from: 0, to: 5 });
+    moveSpan(store, 1);
+    expect(store.timeZoom.value).toEqual({ from: 4.5, to: 9.5 });
+    zoomTimesBy(store, 4);
+    expect(store.timeZoom.value).toBeNull();
+  });
+
+  it("goes with the run, as all that was measured in it", () => {
+    zoomTimesBy(store, 0.5);
+    const span = store.trace.value?.spans[3];
+    if (span) chooseSpan(store, span);
+    chooseRun(store, "b");
+    expect([store.spanIndex.value, store.timeZoom.value, store.profiles.value]).toEqual([null, null, {}]);
+    moveSpan(store, 1);
+    zoomTimesBy(store, 0.5);
+    expect([store.spanIndex.value, store.timeZoom.value]).toEqual([null, null]);
   });
 });
 

@@ -1,9 +1,12 @@
 /** The viewer's state: what is chosen, and the newest answers of the server. Components read it, actions change it. */
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import type { Frame, LayerTable, Session, SessionSummary, StepRange } from "../api/types";
+import type { Frame, LayerTable, Profiles, Session, SessionSummary, StepRange } from "../api/types";
 import type { Link, View } from "./hash";
 import { layerNamed, type Sort } from "./layers";
+import type { TimeKey } from "./profile";
+import type { Sorting } from "./sorting";
+import { chosenSpan, movedTo, type Span, type TimeRange, type Trace, traceOf, zoomedTimes } from "./trace";
 import { lastAtOrBelow, zoomed } from "./viewport";
 
 export const GRADIENT_KINDS = ["gradients", "activation_gradients", "updates", "weights"] as const;
@@ -26,6 +29,8 @@ export interface Store {
   /** The steps that have a frame, ascending. */
   readonly steps: Signal<Float64Array>;
   readonly frame: Signal<Frame | null>;
+  /** Those that the view shows, of the newest step up to the one that is shown. */
+  readonly profiles: Signal<Profiles>;
   readonly connection: Signal<Connection>;
   /** Counts up when everything should be asked for again. */
   readonly generation: Signal<number>;
@@ -41,12 +46,20 @@ export interface Store {
   readonly asTable: Signal<boolean>;
   readonly filter: Signal<string>;
   readonly sort: Signal<Sort>;
+  readonly timeSort: Signal<Sorting<TimeKey>>;
+  /** The part of the step that is shown; null for all of it. */
+  readonly timeZoom: Signal<TimeRange | null>;
+  /** The number of the span that was chosen in the trace. */
+  readonly spanIndex: Signal<number | null>;
   readonly keysShown: Signal<boolean>;
 
   /** The step that all views show, not before the first that is recorded; null while none is. */
   readonly step: ReadonlySignal<number | null>;
   /** The chosen layer's number; the first one where none was chosen or the chosen one is not in this run. */
   readonly layer: ReadonlySignal<number>;
+  readonly trace: ReadonlySignal<Trace | null>;
+  /** The chosen span; the first one of the chosen layer where none was. */
+  readonly span: ReadonlySignal<Span | null>;
 }
 
 export function createStore(link: Link): Store {
@@ -54,6 +67,14 @@ export function createStore(link: Link): Store {
   const layers = signal<LayerTable | null>(null);
   const pinned = signal(link.step);
   const layerName = signal(link.row);
+  const profiles = signal<Profiles>({});
+  const spanIndex = signal<number | null>(null);
+  const layer = computed(() => {
+    const table = layers.value;
+    return table && layerName.value !== null ? (layerNamed(table, layerName.value) ?? 0) : 0;
+  });
+  const traceProfile = computed(() => profiles.value.trace);
+  const trace = computed(() => traceOf(traceProfile.value));
   return {
     sessions: signal<readonly SessionSummary[] | null>(null),
     directoryNotices: signal<readonly string[]>([]),
@@ -62,6 +83,7 @@ export function createStore(link: Link): Store {
     steps: signal(new Float64Array()),
     frame: signal<Frame | null>(null),
     connection: signal<Connection>({ state: "loading" }),
+    profiles,
     generation: signal(0),
     run: signal(link.run),
     view: signal(link.view ?? "overview"),
@@ -73,15 +95,17 @@ export function createStore(link: Link): Store {
     asTable: signal(false),
     filter: signal(""),
     sort: signal<Sort>({ key: "order", descending: false }),
+    timeSort: signal<Sorting<TimeKey>>({ key: "share", descending: true }),
+    timeZoom: signal<TimeRange | null>(null),
+    spanIndex,
     keysShown: signal(false),
     step: computed(() => {
       const { first_step: first, last_step: last } = session.value ?? { first_step: null, last_step: null };
       return pinned.value === null ? last : Math.max(pinned.value, first ?? pinned.value);
     }),
-    layer: computed(() => {
-      const table = layers.value;
-      return table && layerName.value !== null ? (layerNamed(table, layerName.value) ?? 0) : 0;
-    }),
+    layer,
+    trace,
+    span: computed(() => chosenSpan(trace.value, spanIndex.value, layer.value)),
   };
 }
 
@@ -99,6 +123,9 @@ export function chooseRun(store: Store, run: string): void {
   store.run.value = run;
   store.pinned.value = null;
   store.zoom.value = null;
+  store.timeZoom.value = null;
+  store.spanIndex.value = null;
+  store.profiles.value = {};
   store.session.value = null;
   store.layers.value = null;
   store.frame.value = null;
@@ -114,6 +141,33 @@ export function chooseLayer(store: Store, index: number): void {
 export function moveLayer(store: Store, by: number): void {
   const count = store.layers.value?.layers.length ?? 0;
   if (count > 0) chooseLayer(store, Math.min(count - 1, Math.max(0, store.layer.value + by)));
+}
+
+/** Chooses a span of the trace, and its layer with it. */
+export function chooseSpan(store: Store, span: Span): void {
+  store.spanIndex.value = span.index;
+  if (span.layer !== null) chooseLayer(store, span.layer);
+}
+
+/** Chooses the span `by` places further on in the order in which they start, staying within the trace. */
+export function moveSpan(store: Store, by: number): void {
+  const trace = store.trace.value;
+  const spans = trace?.spans ?? [];
+  const from = store.span.value?.index ?? -1;
+  const next = spans[Math.min(spans.length - 1, Math.max(0, from + by))];
+  if (trace === null || next === undefined) return;
+  chooseSpan(store, next);
+  store.timeZoom.value = movedTo(store.timeZoom.value, trace.end, next);
+}
+
+/** Narrows (factor below 1) or widens the part of the step that is shown around the chosen span. */
+export function zoomTimesBy(store: Store, factor: number): void {
+  const trace = store.trace.value;
+  if (trace === null) return;
+  const shown = store.timeZoom.value ?? { from: 0, to: trace.end };
+  const span = store.span.value;
+  const centre = span === null ? (shown.from + shown.to) / 2 : (span.start + span.end) / 2;
+  store.timeZoom.value = zoomedTimes(shown, trace.end, centre, factor);
 }
 
 /** Pins the frame at `step`, or the newest one before it; before the first frame, the first. */

@@ -27,6 +27,8 @@ export interface Theme {
   readonly ramp: readonly RampStop[];
   /** Lines of a chart, in order. */
   readonly lines: readonly string[];
+  /** Phases of a step, as what lies under the text of their spans: forward, backward, optimizer, the step itself. */
+  readonly phases: readonly [string, string, string, string];
 }
 
 export const LIGHT: Theme = {
@@ -57,7 +59,8 @@ export const LIGHT: Theme = {
     [0.33, 0.12, 320],
     [0.2, 0.08, 295],
   ],
-  lines: ["#e66f00", "#5c666e", "#1565c0"],
+  lines: ["#e66f00", "#5c666e", "#1565c0", "#2e7d32"],
+  phases: ["#90caf9", "#ffcc80", "#a5d6a7", "#e3e6ea"],
 };
 
 export const DARK: Theme = {
@@ -88,7 +91,8 @@ export const DARK: Theme = {
     [0.85, 0.14, 82],
     [0.97, 0.08, 103],
   ],
-  lines: ["#ff9130", "#b0b8be", "#8ab8ff"],
+  lines: ["#ff9130", "#b0b8be", "#8ab8ff", "#81c784"],
+  phases: ["#31639c", "#955200", "#357a3b", "#4a4e53"],
 };
 
 const VARIABLES = [

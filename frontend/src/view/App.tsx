@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import type { View } from "../model/hash";
 import { cssVariables } from "../theme/theme";
 import { Activations } from "./Activations";
+import { ExecutionTrace } from "./ExecutionTrace";
 import { Gradients } from "./Gradients";
 import { Header } from "./Header";
 import { KeyList } from "./KeyList";
@@ -15,6 +16,7 @@ import { useViewer } from "./viewer";
 
 const COMPONENTS: Readonly<Record<View, () => preact.JSX.Element>> = {
   overview: Overview,
+  trace: ExecutionTrace,
   gradients: Gradients,
   activations: Activations,
 };

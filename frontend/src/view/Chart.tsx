@@ -3,8 +3,8 @@
 import { useEffect, useRef } from "preact/hooks";
 import type uPlot from "uplot";
 import type { Series } from "../api/types";
-import { type ChartMarks, chartData, createChart, formatDecade } from "../draw/lines";
-import { columnText, formatAxis, styleOf } from "../model/picture";
+import { type ChartMarks, chartData, createChart, formatDecades } from "../draw/lines";
+import { columnText, formatAxes, type StatisticStyle, styleOf } from "../model/picture";
 import { columnValueText, hasValues, type Lines } from "../model/series";
 import { pinStep } from "../model/store";
 import { useSize, useViewer } from "./viewer";
@@ -28,18 +28,22 @@ export function Chart({ title, series, lines, hovered, onHover, log, group, heig
   const chart = useRef<uPlot | null>(null);
   const marks = useRef<ChartMarks>({ cursor: null, nonfinite: [] });
   const names = lines.lines.map((line) => line.statistic).join(",");
+  // Lines of one chart are of one kind.
+  const first = lines.lines[0]?.statistic ?? "";
+  const style = styleOf(first);
   const cursor = store.frame.value?.step ?? null;
-  const style = theme.value;
+  const colours = theme.value;
 
   useEffect(() => {
     if (ref.current === null || width === 0) return;
     const settings = {
       width,
       height,
-      scale: log ? ("log" as const) : styleOf(names).scale === "share" ? ("share" as const) : ("linear" as const),
+      scale: log ? ("log" as const) : unlogged(style.scale),
+      unit: style.unit,
       group,
-      theme: style,
-      format: log ? formatDecade : (value: number) => formatAxis(names, value),
+      theme: colours,
+      format: log ? formatDecades : (values: readonly number[]) => formatAxes(first, values),
       onHover,
       onPick: (step: number) => pinStep(store, step),
     };
@@ -49,7 +53,7 @@ export function Chart({ title, series, lines, hovered, onHover, log, group, heig
       chart.current = null;
       created.destroy();
     };
-  }, [width, height, log, group, style, names]);
+  }, [width, height, log, group, colours, names]);
   useEffect(() => {
     marks.current.nonfinite = lines.nonfinite;
     chart.current?.setData(chartData(lines));
@@ -69,6 +73,11 @@ export function Chart({ title, series, lines, hovered, onHover, log, group, heig
       {!hasValues(lines) && <p class="overlay dim">nothing to draw {log ? "on a logarithmic axis" : ""}</p>}
     </figure>
   );
+}
+
+/** Returns the scale of a statistic that is drawn on a linear axis, whatever suits a heat map of it. */
+function unlogged(scale: StatisticStyle["scale"]): StatisticStyle["scale"] {
+  return scale === "log" ? "linear" : scale;
 }
 
 /** The values under the pointer, and of several lines the steps too; without one, which line is which. */

@@ -17,6 +17,7 @@ import {
   stepOfX,
   type Viewport,
 } from "../model/viewport";
+import { type Pointer, Tooltip } from "./Tooltip";
 import { useSize, useViewer } from "./viewer";
 
 export interface HeatMapProps {
@@ -36,11 +37,6 @@ export interface HeatMapProps {
   readonly describe: (hit: Hit) => readonly string[];
   readonly onPick: (row: number, column: number | null) => void;
   readonly onZoom: (range: StepRange | null) => void;
-}
-
-interface Pointer {
-  readonly x: number;
-  readonly y: number;
 }
 
 export function HeatMap(props: HeatMapProps) {
@@ -136,25 +132,6 @@ export function HeatMap(props: HeatMapProps) {
         </div>
       </div>
       {under && pointer && !dragging && <Tooltip at={pointer} width={width} lines={props.describe(under)} />}
-    </div>
-  );
-}
-
-function Tooltip({ at, width, lines }: { at: Pointer; width: number; lines: readonly string[] }) {
-  const onLeft = at.x > width / 2;
-  return (
-    <div
-      class="tooltip"
-      style={{
-        top: `${at.y + 16}px`,
-        ...(onLeft ? { right: `${width - at.x + 12}px` } : { left: `${at.x + 12}px` }),
-      }}
-    >
-      {lines.map((line, i) => (
-        <div key={line} class={i === 0 ? "strong" : ""}>
-          {line}
-        </div>
-      ))}
     </div>
   );
 }

@@ -7,6 +7,7 @@ import { useViewer } from "./viewer";
 
 const MATRICES: Readonly<Record<View, readonly string[]>> = {
   overview: OF_LAYERS,
+  trace: [],
   gradients: OF_LAYERS.filter((matrix) => matrix !== "activations"),
   activations: ["activations"],
 };

@@ -12,7 +12,7 @@ describe("keys", () => {
 
   it("change the view, the picture and the table behind it", () => {
     const store = createStore({ view: null, run: null, row: null, step: null });
-    expect(pressKey(store, key("2"))).toBe(true);
+    expect(pressKey(store, key("3"))).toBe(true);
     expect(store.view.value).toBe("gradients");
     pressKey(store, key("m"));
     expect(store.gradientKind.value).toBe("activation_gradients");
@@ -27,6 +27,15 @@ describe("keys", () => {
     expect([store.keysShown.value, store.zoom.value]).toEqual([false, { first: 0, last: 5 }]);
     pressKey(store, key("Escape"));
     expect(store.zoom.value).toBeNull();
+  });
+
+  it("sort the table of the view that is shown", () => {
+    const store = createStore({ view: "trace", run: null, row: null, step: null });
+    pressKey(store, key("S"));
+    expect(store.timeSort.value).toEqual({ key: "share", descending: false });
+    pressKey(store, key("s"));
+    expect(store.timeSort.value).toEqual({ key: "name", descending: false });
+    expect(store.sort.value).toEqual({ key: "order", descending: false });
   });
 
   it("are left to the browser with a modifier, and where they stand for nothing", () => {

@@ -1,17 +1,21 @@
 /** Which key does what. */
 
-import { VIEWS } from "../model/hash";
-import { SORT_KEYS } from "../model/layers";
+import { VIEW_TITLES, VIEWS } from "../model/hash";
+import { sortKeys } from "../model/layers";
+import { TIME_KEYS } from "../model/profile";
+import type { Sorting } from "../model/sorting";
 import {
   ACTIVATION_STATISTICS,
   cycled,
   GRADIENT_KINDS,
   moveLayer,
+  moveSpan,
   moveStep,
   pinStep,
   type Store,
   toggleLatest,
   zoomBy,
+  zoomTimesBy,
 } from "../model/store";
 
 export interface Binding {
@@ -26,7 +30,7 @@ export const BINDINGS: readonly Binding[] = [
   ...VIEWS.map((view, i) => ({
     keys: [String(i + 1)],
     shown: String(i + 1),
-    does: `show ${view[0]?.toUpperCase()}${view.slice(1)}`,
+    does: `show ${VIEW_TITLES[view]}`,
     run: (store: Store) => {
       store.view.value = view;
     },
@@ -37,6 +41,8 @@ export const BINDINGS: readonly Binding[] = [
   { keys: ["End", "l"], shown: "l", does: "follow the latest step, or stay at this one", run: toggleLatest },
   { keys: ["j"], shown: "j", does: "next layer", run: (store) => moveLayer(store, 1) },
   { keys: ["k"], shown: "k", does: "previous layer", run: (store) => moveLayer(store, -1) },
+  { keys: ["."], shown: ".", does: "next span of the trace", run: (store) => moveSpan(store, 1) },
+  { keys: [","], shown: ",", does: "previous span of the trace", run: (store) => moveSpan(store, -1) },
   { keys: ["m"], shown: "m", does: "next choice of what the picture shows", run: (store) => cycleMeasure(store, 1) },
   {
     keys: ["M"],
@@ -44,9 +50,14 @@ export const BINDINGS: readonly Binding[] = [
     does: "previous choice of what the picture shows",
     run: (store) => cycleMeasure(store, -1),
   },
-  { keys: ["+", "="], shown: "+", does: "zoom in on the steps around this one", run: (store) => zoomBy(store, 0.5) },
-  { keys: ["-"], shown: "−", does: "zoom out", run: (store) => zoomBy(store, 2) },
-  { keys: ["Escape"], shown: "Esc", does: "show all steps; close this list", run: leave },
+  {
+    keys: ["+", "="],
+    shown: "+",
+    does: "zoom in on the steps around this one, or the times around this span",
+    run: (store) => zoom(store, 0.5),
+  },
+  { keys: ["-"], shown: "−", does: "zoom out", run: (store) => zoom(store, 2) },
+  { keys: ["Escape"], shown: "Esc", does: "show all steps and the whole step; close this list", run: leave },
   { keys: ["t"], shown: "t", does: "the table behind the pictures, and back", run: toggleTable },
   { keys: ["/"], shown: "/", does: "filter the layers", run: focusFilter },
   { keys: ["s"], shown: "s", does: "sort the layers by the next column", run: (store) => cycleSort(store) },
@@ -78,7 +89,20 @@ function cycleMeasure(store: Store, by: number): void {
 
 function leave(store: Store): void {
   if (store.keysShown.value) showKeys(store, false);
-  else store.zoom.value = null;
+  else {
+    store.zoom.value = null;
+    store.timeZoom.value = null;
+  }
+}
+
+/** Zooms into what the view's picture has across: a step's time, or the steps. */
+function zoom(store: Store, factor: number): void {
+  if (showsOneStep(store)) zoomTimesBy(store, factor);
+  else zoomBy(store, factor);
+}
+
+function showsOneStep(store: Store): boolean {
+  return store.view.value === "trace";
 }
 
 function showKeys(store: Store, shown: boolean): void {
@@ -90,15 +114,24 @@ function toggleTable(store: Store): void {
 }
 
 function cycleSort(store: Store): void {
-  store.sort.value = { key: cycled(SORT_KEYS, store.sort.value.key, 1), descending: false };
+  const next = <Key extends string>(keys: readonly Key[], sort: { value: Sorting<Key> }) => {
+    const key = cycled(keys, sort.value.key, 1);
+    sort.value = { key, descending: showsOneStep(store) && key !== "name" && key !== "order" };
+  };
+  if (store.view.value === "trace") next(TIME_KEYS, store.timeSort);
+  else next(sortKeys(store.session.value?.profiles ?? {}), store.sort);
 }
 
 function reverseSort(store: Store): void {
-  store.sort.value = { ...store.sort.value, descending: !store.sort.value.descending };
+  const reverse = <Key extends string>(sort: { value: Sorting<Key> }) => {
+    sort.value = { ...sort.value, descending: !sort.value.descending };
+  };
+  if (store.view.value === "trace") reverse(store.timeSort);
+  else reverse(store.sort);
 }
 
 function focusFilter(store: Store): void {
-  store.view.value = "overview";
+  if (!showsOneStep(store)) store.view.value = "overview";
   // The field may be only about to appear.
   requestAnimationFrame(() => focus("layer-filter"));
 }
