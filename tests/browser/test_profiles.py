@@ -110,6 +110,19 @@ def test_before_the_first_trace_there_is_a_way_to_it(address, look):
         expect(viewer.tab.get_by_role("heading", name="Execution of step 20")).to_be_visible()
 
 
+def test_the_peak_and_what_layers_hold(address, look):
+    with look(f"{address}&p.neuraldbg.view=memory") as viewer:
+        expect(
+            viewer.tab.get_by_role(
+                "img", name=re.compile(r"Peak: 160\sMiB process memory at the end of Linear_2 forward")
+            )
+        ).to_be_visible()
+        assert figures(viewer, "total") == {"0.2": 12 * MIB, "0.0": 3 * MIB}
+        assert figures(viewer, "optimizer") == {"0.2": 2 * MIB, "0.0": None}
+        assert figures(viewer, "backward-flops") == {"0.2": None, "0.0": 4e6}
+        expect(viewer.tab.locator(".holders li").first).to_contain_text("Linear_2")
+
+
 def test_what_went_wrong_leads_to_its_step(address, look, processes):
     with look(address) as viewer:
         card = viewer.tab.locator(".card.critical")

@@ -3,7 +3,7 @@
 export const PREFIX = "p.neuraldbg.";
 
 /** In the order of the rail. */
-export const VIEWS = ["overview", "trace", "gradients", "activations"] as const;
+export const VIEWS = ["overview", "trace", "gradients", "activations", "memory"] as const;
 export type View = (typeof VIEWS)[number];
 
 export const VIEW_TITLES: Readonly<Record<View, string>> = {
@@ -11,6 +11,7 @@ export const VIEW_TITLES: Readonly<Record<View, string>> = {
   trace: "Execution trace",
   gradients: "Gradients",
   activations: "Activations",
+  memory: "Memory & FLOPs",
 };
 
 /** What a link carries; null where it says nothing. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Layer, LayerTable, Profile, Profiles } from "../api/types";
-import { figure, forwardFlops, sortTimes, sumOf, timeRows } from "./profile";
+import { figure, forwardFlops, largestHolders, memoryRows, sortTimes, sumOf, timeRows } from "./profile";
 
 function layer(name: string, flops: number | null = null): Layer {
   const shapes = { input_shapes: [], output_shapes: [], input_dtypes: [], output_dtypes: [] };
@@ -77,5 +77,21 @@ describe("timeRows", () => {
     expect(names("share", false)).toEqual(["B", "A", "C"]);
     expect(names("name", true)).toEqual(["C", "B", "A"]);
     expect(names("order", false)).toEqual(["A", "B", "C"]);
+  });
+});
+
+describe("memoryRows", () => {
+  const rows = memoryRows(TABLE, PROFILES);
+
+  it("adds up what was measured, and gives shares", () => {
+    expect(rows.map(({ total }) => total)).toEqual([140, 300, null]);
+    expect(rows[0]?.share).toBeCloseTo(140 / 440);
+    expect(rows[2]?.share).toBeNull();
+    expect(rows.map(({ flopShare }) => flopShare)).toEqual([1, null, 0]);
+  });
+
+  it("the largest holders come first, and those that hold nothing not at all", () => {
+    expect(largestHolders(rows, 5).map(({ index }) => index)).toEqual([1, 0]);
+    expect(largestHolders(rows, 1).map(({ index }) => index)).toEqual([1]);
   });
 });

@@ -10,6 +10,7 @@ export const PROFILES_OF_VIEW: Readonly<Record<View, readonly ProfileKind[]>> = 
   trace: ["trace", "timing", "flops"],
   gradients: [],
   activations: [],
+  memory: ["trace", "memory", "flops"],
 };
 
 /** Returns one figure of a layer, or null where it was not measured. */
@@ -74,6 +75,65 @@ export function sortTimes(rows: readonly TimeRow[], key: TimeKey, descending: bo
   return sorted(rows, descending, (row) =>
     key === "name" ? nameOf(row.layer) : key === "order" ? row.index : row[key],
   );
+}
+
+/** What a layer holds in a step, in bytes, and computes; null is what was not measured. */
+export interface MemoryRow {
+  readonly index: number;
+  readonly layer: Layer;
+  readonly activations: number | null;
+  readonly parameters: number | null;
+  readonly gradients: number | null;
+  readonly optimizer: number | null;
+  readonly total: number | null;
+  /** Of what all layers hold. */
+  readonly share: number | null;
+  readonly forwardFlops: number | null;
+  readonly backwardFlops: number | null;
+  /** Of the operations of all layers, forward and backward. */
+  readonly flopShare: number | null;
+}
+
+export const HELD = ["activations", "parameters", "gradients", "optimizer"] as const;
+export type Held = (typeof HELD)[number];
+
+export const MEMORY_KEYS = ["total", "name", ...HELD, "forwardFlops", "backwardFlops", "flopShare", "order"] as const;
+export type MemoryKey = (typeof MEMORY_KEYS)[number];
+
+export function memoryRows(table: LayerTable, profiles: Profiles): MemoryRow[] {
+  const rows = table.layers.map((layer, index) => {
+    const held = Object.fromEntries(HELD.map((name) => [name, figure(profiles.memory, index, name)]));
+    const forwardFlops = figure(profiles.flops, index, "forward");
+    const backwardFlops = figure(profiles.flops, index, "backward");
+    return {
+      ...(held as Record<Held, number | null>),
+      index,
+      layer,
+      forwardFlops,
+      backwardFlops,
+      total: sumOf(Object.values(held)),
+      flops: sumOf([forwardFlops, backwardFlops]),
+    };
+  });
+  const [bytes, operations] = [sumOf(rows.map(({ total }) => total)), sumOf(rows.map(({ flops }) => flops))];
+  return rows.map(({ flops, ...row }) => ({
+    ...row,
+    share: shareOf(row.total, bytes),
+    flopShare: shareOf(flops, operations),
+  }));
+}
+
+export function sortMemory(rows: readonly MemoryRow[], key: MemoryKey, descending: boolean): MemoryRow[] {
+  return sorted(rows, descending, (row) =>
+    key === "name" ? nameOf(row.layer) : key === "order" ? row.index : row[key],
+  );
+}
+
+/** Returns the `count` layers that hold most, the largest first. */
+export function largestHolders(rows: readonly MemoryRow[], count: number): MemoryRow[] {
+  return sortMemory(rows, "total", true)
+    .filter((row) => row.total !== null && row.total > 0)
+    .slice(0, count);
 }
 
 function nameOf(layer: Layer): string {

@@ -4,7 +4,7 @@ import { computed, type ReadonlySignal, type Signal, signal } from "@preact/sign
 import type { Frame, LayerTable, Profiles, Session, SessionSummary, StepRange } from "../api/types";
 import type { Link, View } from "./hash";
 import { layerNamed, type Sort } from "./layers";
-import type { TimeKey } from "./profile";
+import type { MemoryKey, TimeKey } from "./profile";
 import type { Sorting } from "./sorting";
 import { chosenSpan, movedTo, type Span, type TimeRange, type Trace, traceOf, zoomedTimes } from "./trace";
 import { lastAtOrBelow, zoomed } from "./viewport";
@@ -47,6 +47,7 @@ export interface Store {
   readonly filter: Signal<string>;
   readonly sort: Signal<Sort>;
   readonly timeSort: Signal<Sorting<TimeKey>>;
+  readonly memorySort: Signal<Sorting<MemoryKey>>;
   /** The part of the step that is shown; null for all of it. */
   readonly timeZoom: Signal<TimeRange | null>;
   /** The number of the span that was chosen in the trace. */
@@ -96,6 +97,7 @@ export function createStore(link: Link): Store {
     filter: signal(""),
     sort: signal<Sort>({ key: "order", descending: false }),
     timeSort: signal<Sorting<TimeKey>>({ key: "share", descending: true }),
+    memorySort: signal<Sorting<MemoryKey>>({ key: "total", descending: true }),
     timeZoom: signal<TimeRange | null>(null),
     spanIndex,
     keysShown: signal(false),

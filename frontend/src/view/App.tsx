@@ -9,6 +9,7 @@ import { Gradients } from "./Gradients";
 import { Header } from "./Header";
 import { KeyList } from "./KeyList";
 import { isTyping, pressKey } from "./keys";
+import { Memory } from "./Memory";
 import { Overview } from "./Overview";
 import { Rail } from "./Rail";
 import { ConnectionLine, Loading, NoSession } from "./States";
@@ -19,6 +20,7 @@ const COMPONENTS: Readonly<Record<View, () => preact.JSX.Element>> = {
   trace: ExecutionTrace,
   gradients: Gradients,
   activations: Activations,
+  memory: Memory,
 };
 
 export function App() {

@@ -10,6 +10,7 @@ const MATRICES: Readonly<Record<View, readonly string[]>> = {
   trace: [],
   gradients: OF_LAYERS.filter((matrix) => matrix !== "activations"),
   activations: ["activations"],
+  memory: [],
 };
 
 export function Rail() {

@@ -35,6 +35,10 @@ describe("keys", () => {
     expect(store.timeSort.value).toEqual({ key: "share", descending: false });
     pressKey(store, key("s"));
     expect(store.timeSort.value).toEqual({ key: "name", descending: false });
+    pressKey(store, key("5"));
+    pressKey(store, key("s"));
+    pressKey(store, key("s"));
+    expect(store.memorySort.value).toEqual({ key: "activations", descending: true });
     expect(store.sort.value).toEqual({ key: "order", descending: false });
   });
 

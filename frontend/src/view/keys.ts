@@ -2,7 +2,7 @@
 
 import { VIEW_TITLES, VIEWS } from "../model/hash";
 import { sortKeys } from "../model/layers";
-import { TIME_KEYS } from "../model/profile";
+import { MEMORY_KEYS, TIME_KEYS } from "../model/profile";
 import type { Sorting } from "../model/sorting";
 import {
   ACTIVATION_STATISTICS,
@@ -102,7 +102,7 @@ function zoom(store: Store, factor: number): void {
 }
 
 function showsOneStep(store: Store): boolean {
-  return store.view.value === "trace";
+  return store.view.value === "trace" || store.view.value === "memory";
 }
 
 function showKeys(store: Store, shown: boolean): void {
@@ -119,6 +119,7 @@ function cycleSort(store: Store): void {
     sort.value = { key, descending: showsOneStep(store) && key !== "name" && key !== "order" };
   };
   if (store.view.value === "trace") next(TIME_KEYS, store.timeSort);
+  else if (store.view.value === "memory") next(MEMORY_KEYS, store.memorySort);
   else next(sortKeys(store.session.value?.profiles ?? {}), store.sort);
 }
 
@@ -127,6 +128,7 @@ function reverseSort(store: Store): void {
     sort.value = { ...sort.value, descending: !sort.value.descending };
   };
   if (store.view.value === "trace") reverse(store.timeSort);
+  else if (store.view.value === "memory") reverse(store.memorySort);
   else reverse(store.sort);
 }
 
