@@ -12,12 +12,12 @@ export type Counter = "allocated" | "reserved" | "process";
 /** Counters over one step, read whenever a span ended. */
 export interface MemoryCurve {
   readonly counters: readonly Counter[];
-  /** By end. */
+  /** By end; of those that end together the deepest first. */
   readonly spans: readonly Span[];
   readonly ends: Float64Array;
   readonly low: number;
   readonly high: number;
-  /** The span at whose end the first counter stood highest; of several a layer's before the whole model's. */
+  /** The first span at whose end the first counter stood highest; where a phase ends with a layer, the layer. */
   readonly peak: Span;
 }
 
@@ -41,13 +41,8 @@ export function memoryCurve(trace: Trace | null): MemoryCurve | null {
     ends: Float64Array.from(spans, (span) => span.end),
     low: values.reduce((least, value) => Math.min(least, value)),
     high: values.reduce((most, value) => Math.max(most, value)),
-    peak: spans.reduce((peak, span) => (isHigher(span, peak, first) ? span : peak)),
+    peak: spans.reduce((peak, span) => (span[first] > peak[first] ? span : peak)),
   };
-}
-
-function isHigher(span: Span, peak: Span, counter: Counter): boolean {
-  if (span[counter] !== peak[counter]) return span[counter] > peak[counter];
-  return peak.layer === null && span.layer !== null;
 }
 
 /**

@@ -70,8 +70,8 @@ function TimelinePanel() {
     <section class="panel">
       <div class="panel-head">
         <h2>
-          {trace ? `Execution of step ${formatCount(trace.step)}` : "Execution of a step"}
-          <EarlierStep step={trace?.step ?? null} what="trace" />
+          {trace ? `Execution of step ${formatCount(trace.step)}` : "Execution of a step"}{" "}
+          <EarlierStep step={trace?.step ?? null} />
         </h2>
         <div class="choices">
           {trace && <PhaseKey trace={trace} />}

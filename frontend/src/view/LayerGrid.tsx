@@ -137,7 +137,7 @@ function Name({ row: { layer } }: { row: GridRow }) {
   const canonical = layer.own_name && layer.own_name !== layer.name ? layer.name : null;
   return (
     <>
-      <button type="button" class="plain name" title={layer.own_name || layer.name}>
+      <button type="button" class="plain name" title={canonical ? `${layer.own_name} (${canonical})` : layer.name}>
         {elide(layer.own_name || layer.name, MOST_NAME)}
       </button>
       {canonical && <small class="dim">{canonical}</small>}

@@ -67,8 +67,8 @@ function CurvePanel({ trace, curve }: { trace: Trace | null; curve: MemoryCurve 
     <section class="panel">
       <div class="panel-head">
         <h2>
-          {trace ? `Memory within step ${formatCount(trace.step)}` : "Memory within a step"}
-          <EarlierStep step={trace?.step ?? null} what="trace" />
+          {trace ? `Memory within step ${formatCount(trace.step)}` : "Memory within a step"}{" "}
+          <EarlierStep step={trace?.step ?? null} />
         </h2>
         <div class="choices">
           {curve && <CounterKey curve={curve} />}

@@ -1,18 +1,17 @@
-/** What is said where a profile is not of the step that all views show. */
+/** What is said where there is no trace of the step that all views show. */
 
 import type { Profile } from "../api/types";
 import { formatCount } from "../model/format";
-import { pinStep } from "../model/store";
 import { Missing } from "./States";
 import { useViewer } from "./viewer";
 
-/** Where what is shown is of an earlier step than the one that all views show: of which, and why. */
-export function EarlierStep({ step, what }: { step: number | null; what: string }) {
+/** Where the trace is of an earlier step than the one that all views show: why. */
+export function EarlierStep({ step }: { step: number | null }) {
   const shown = useViewer().store.step.value;
   if (step === null || shown === null || step === shown) return null;
   return (
-    <small class="dim" title={`Not every step has a ${what}.`}>
-      the newest {what} up to step {formatCount(shown)}
+    <small class="dim" title="Not every step has a trace.">
+      the newest trace up to step {formatCount(shown)}
     </small>
   );
 }
@@ -34,7 +33,14 @@ export function NoTrace({ profile, room }: NoTraceProps) {
     <div class="missing" style={{ minHeight: `${Math.min(room, 220)}px` }}>
       <p>
         There is no trace up to step {formatCount(store.step.value ?? 0)}; the first is of step {formatCount(first)}.{" "}
-        <button type="button" class="link" onClick={() => pinStep(store, first)}>
+        <button
+          type="button"
+          class="link"
+          onClick={() => {
+            // Not by `pinStep`: a step may have a trace and no frame.
+            store.pinned.value = first;
+          }}
+        >
           Go to step {formatCount(first)}
         </button>
       </p>
