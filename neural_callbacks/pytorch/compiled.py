@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import importlib.util
-import itertools
-import types
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._guards import CompileContext
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from neural.session.layers import Shape
-from neural_callbacks.pytorch.structures import tensors
+from neural_callbacks.pytorch.stand_ins import (
+    CAN_OBSERVE,
+    Gate,
+    Observer,
+    Sightings,
+    Tap,
+    code_of,
+    forward_of,
+    is_passed_over,
+)
 
 _REST = "its weights, gradients and updates are recorded, its activations and their gradients {not_}."
 _NOT = _REST.format(not_="not")
+_NO_MORE = f"from here on {_REST.format(not_='no more')}"
 # What `CompiledTaps.notice` says.
 UNSUPPORTED = f"The model is compiled, and torch {torch.__version__} does not let its layers be seen then: {_NOT}"
 TUNED = (
@@ -34,47 +35,23 @@ IN_PARTS = (
     "The model is compiled in parts, one for each bucket of DistributedDataParallel, which cannot be looked into: "
     f"{_NOT} They are too with torch._dynamo.config.optimize_ddp = False."
 )
+UNGATED = (
+    f"The model is compiled by way of something that NeuralDbg does not know: {_NOT} They are too where NeuralDbg is "
+    "given what torch.compile(model) returns."
+)
+VARYING = (
+    "The model is compiled, and called with other shapes than before, which torch.compile answers with other code: "
+    f"{_NO_MORE} With DataLoader(drop_last=True) all batches are alike."
+)
 CROWDED = (
-    "The model was compiled so often that torch.compile would soon give it up (torch._dynamo.config.recompile_limit); "
-    f"from here on {_REST.format(not_='no more')}"
+    "The model was compiled so often that torch.compile would soon give it up (torch._dynamo.config.recompile_limit): "
+    f"{_NO_MORE}"
 )
 UNSEEN = f"The model is compiled, and none of its layers could be seen in a sampled step: {_NOT}"
 WITHHELD = (
     "The model is compiled: of the layers inside, the activations of linear ones, convolutions and attention are "
     "recorded, with their gradients, those of others not. To look at these would change the training in its last bits."
 )
-
-ACTIVATION, ACTIVATION_GRADIENT = "activation", "activation_gradient"
-
-# Layers whose output, and its gradient, is in memory in any case, because a library's kernel computes the one and takes
-# the other. What others give out a compiler keeps in registers, in more bits than its type has, unless somebody looks:
-# to look at a SiLU changed the last bit of the loss in float32, to look at all layers in bfloat16 more than that.
-_PRODUCTS = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.MultiheadAttention,
-)
-
-
-class Observer(Protocol):
-    """Takes in what the taps see. What fails in there is its own affair: it may not raise."""
-
-    def eager(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Take in the forward pass of a layer that ran outside of all compiled regions."""
-
-    def activation(self, module: nn.Module, values: Tensor, input_shapes: tuple[Shape, ...]) -> None:
-        """Take in a tensor that a layer in a compiled region gave out; its inputs by position had `input_shapes`.
-
-        The memory of `values` is used for others afterwards: to keep them is to copy them.
-        """
-
-    def activation_gradient(self, module: nn.Module, gradient: Tensor) -> None:
-        """Take in the gradient of such a tensor; the same holds for its memory."""
 
 
 def is_in_use(model: nn.Module) -> bool:
@@ -112,8 +89,7 @@ def _obstacle() -> str | None:
     from torch._dynamo import compiled_autograd, config, eval_frame  # noqa: PLC0415 - as in `_backends`
 
     # Operators with a declared effect, and hooks on intermediate tensors that are traced with the backward pass.
-    has_hooks = importlib.util.find_spec("torch._higher_order_ops.register_hook") is not None
-    if not (hasattr(_observe, "register_effect") and has_hooks):
+    if not CAN_OBSERVE or importlib.util.find_spec("torch._higher_order_ops.register_hook") is None:
         return UNSUPPORTED
     stance = eval_frame._stance  # noqa: SLF001 - torch.compiler sets it and does not tell
     if config.error_on_recompile or stance.stance not in {"default", "force_eager"} or stance.skip_guard_eval_unsafe:
@@ -128,23 +104,19 @@ def _is_tuned(backend: Any) -> bool:
     return isinstance(options, dict) and bool(options.get("max_autotune"))
 
 
-@dataclass
-class _Sightings:
-    """What has come of taps so far."""
-
-    any: bool = False
-    withheld: bool = False
-    in_parts: bool = False
-    crowded: bool = False
-
-
 class CompiledTaps:
-    """Lets an observer see the layers of `model` during a step, whether they run compiled or not.
+    """Lets an observer see the layers of `model` during sampled steps, whether they run compiled or not.
 
-    From `attach` to `close` each layer's `forward` is one of our own, which calls the layer's and then shows what came
-    out. torch.compile guards on that: what it compiled before does not fit such a step, what it compiles in the first
-    one fits all later ones, and steps without taps run what they always ran. So every variant of the model that runs
-    under taps is compiled once more, whether it had been called before or not, and nothing else changes.
+        taps = CompiledTaps(model)
+        taps.watch()
+        taps.attach(layers, observer)  # in place of hooks, from the beginning of a sampled step
+        taps.detach()                  # to its end
+        taps.close()
+
+    While attached, each layer's `forward` is one of our own, which calls the layer's and then shows what came out.
+    torch.compile guards on that: what it compiled before does not fit such a step, what it compiles in the first one
+    fits all later ones, and steps without taps run what they always ran. So what is trained is compiled once more, at
+    the first sampled step but never at its first call, and nothing else changes.
 
     Within a compiled region the tensors are shown by an operator that the compiler may neither look into, reorder nor
     leave out; it reads them while the region runs, and is kept out of what is fused.
@@ -155,237 +127,114 @@ class CompiledTaps:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.sightings = Sightings()
+        self.is_attached = False
+        self.was_cut_short = False  # whether what the last step showed is of some of its calls only
         self._model = model
-        self._taps: list[_Tap] = []
-        self._sightings = _Sightings()
+        self._gates: dict[nn.Module, Gate] = {}
+        self._taps: list[Tap] = []
+        self._sampled = 0
+
+    def watch(self) -> None:
+        """See from now on, in every step, what the compiled parts of the model are called with; that costs 10 us."""
+        out_of_reach = set(_out_of_reach(self._model))
+        for root, is_outside in _roots(self._model):
+            if root not in self._gates and root not in out_of_reach:
+                self._gates[root] = gate = Gate(root, self, is_outside=is_outside)
+                gate.put_on()
 
     def attach(self, layers: Iterable[nn.Module], observer: Observer) -> None:
         """Put taps on `layers`, where nothing stands against it."""
-        self.close()
+        self.detach()
+        self.watch()
         if self._obstacle is not None:
             return
         out_of_reach = set(_out_of_reach(self._model))
         observers: dict[nn.Module, Observer | None] = dict.fromkeys(layers, observer)
-        # What is compiled as a whole gets a stand-in too, if only to keep the variants with taps in a cache of their
-        # own: torch.compile allows a function eight.
-        for root in _roots(self._model):
-            observers.setdefault(root, None)
-        self._taps = [
-            _Tap(module, observer, self._sightings)
-            for module, observer in observers.items()
-            if module not in out_of_reach
-        ]
-        for tap in self._taps:
-            tap.attach()
+        # What is compiled as a whole gets a tap too, if only to keep the variants with taps in a cache of their own:
+        # torch.compile allows a function eight.
+        for root, root_gate in self._gates.items():
+            root_gate.prepare()
+            observers.setdefault(_original(root) or root, None)
+        for module, an_observer in observers.items():
+            if module not in out_of_reach:
+                gate = self._gates.get(module)
+                patched = vars(module).get("forward") if gate is None else gate.patched
+                tap = Tap(module, patched, an_observer, self.sightings)
+                self._taps.append(tap)
+                if gate is not None:
+                    gate.tap = tap
+        self.is_attached, self.was_cut_short = True, False
+        self._sampled += 1
+        self.lower()
 
-    def close(self) -> None:
+    def detach(self) -> None:
         """Take the taps off, and see nothing of what may still run backward. May be called again."""
+        self.lift()
+        self.is_attached = False
+        for gate in self._gates.values():
+            gate.tap = None
         while self._taps:
             self._taps.pop().close()
+
+    def close(self) -> None:
+        """Leave nothing on the model. May be called again."""
+        self.detach()
+        while self._gates:
+            self._gates.popitem()[1].take_off()
+
+    def lift(self) -> None:
+        """Take the taps off for a while."""
+        for tap in self._taps:
+            tap.take_off()
+
+    def lower(self) -> None:
+        """Put them on again; those of what has a gate are the gate's to call."""
+        for tap in self._taps:
+            if tap.module not in self._gates:
+                tap.put_on()
 
     @property
     def notice(self) -> str | None:
         """The sentence that says what the steps up to now could not show; None if they showed everything."""
         if self._obstacle is not None:
             return self._obstacle
-        if self._sightings.in_parts:
+        if self.sightings.in_parts:
             return IN_PARTS
-        if not self._sightings.any:
-            return UNSEEN
-        return WITHHELD if self._sightings.withheld else None
+        if not self.sightings.any:
+            return UNSEEN if self._sampled > 1 else None  # the first may have been the first call
+        return WITHHELD if self.sightings.withheld else None
 
     @property
     def _obstacle(self) -> str | None:
-        return CROWDED if self._sightings.crowded else _obstacle()
+        if self.sightings.varying:
+            return VARYING
+        if self.sightings.ungated:
+            return UNGATED
+        return CROWDED if self.sightings.crowded else _obstacle()
 
 
 def _out_of_reach(model: nn.Module) -> Iterator[nn.Module]:
     for module in model.modules():
         if isinstance(module, nn.DataParallel):
             yield from module.modules()
-        elif isinstance(module, torch.jit.ScriptModule) or _code(_forward_of(module)) is None:
+        elif isinstance(module, torch.jit.ScriptModule) or code_of(forward_of(module)) is None:
             yield module
 
 
-def _roots(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules in `model` at which compiling may begin."""
-    if _original(model) is None:
-        yield model  # the user may have compiled it, and given us the original
+def _roots(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+    """Yield the modules in `model` at whose call compiling may begin, and whether it begins outside of the call."""
+    inside: set[nn.Module] = set()  # of one that is a root itself; a module comes before those inside it
     for module in model.modules():
-        original = _original(module)
-        if original is not None:
-            yield original
-        elif module._compiled_call_impl is not None:  # noqa: SLF001
-            yield module
-
-
-class _Tap:
-    """Stands in for the `forward` of one module, and shows what it gives out where there is an observer.
-
-    A copy of the module, pickled or not, gets a `forward` that shows nothing. The module's code runs through its class,
-    and what differs between layers is in a tensor, not in a number: so one compiled block serves all of its like.
-    """
-
-    def __init__(self, module: nn.Module, observer: Observer | None, sightings: _Sightings) -> None:
-        self.module = module
-        self.patched = vars(module).get("forward")
-        self.is_observed = observer is not None
-        self.is_product = type(module) in _PRODUCTS
-        self.observer = observer
-        self.sightings = sightings
-        self.number = next(_numbers)
-        with torch.inference_mode(mode=False):
-            self.slot = torch.tensor([self.number], device="cpu")
-        self._stand_in = types.MethodType(_stand_in_for(_forward_of(module)), self)
-
-    def attach(self) -> None:
-        _taps[self.number] = self
-        vars(self.module)["forward"] = self._stand_in
-
-    def close(self) -> None:
-        _taps.pop(self.number, None)
-        attributes = vars(self.module)
-        if attributes.get("forward") is self._stand_in:  # else the user has put another in its place
-            if self.patched is None:
-                del attributes["forward"]
-            else:
-                attributes["forward"] = self.patched
-
-    def show(self, kind: str, values: Tensor, sizes: Sequence[int]) -> None:
-        """Show a tensor of a compiled region; `sizes` are dimensions and shape, in turn, of each input."""
-        if self.observer is not None:
-            self.sightings.any = True
-            if kind == ACTIVATION:
-                self.observer.activation(self.module, values, tuple(_shapes(sizes)))
-            else:
-                self.observer.activation_gradient(self.module, values)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def show_eager(self, inputs: tuple[Any, ...], output: Any) -> None:
-        if self.observer is not None and self.number in _taps:
-            self.sightings.any = True
-            self.observer.eager(self.module, inputs, output)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
-        # Reached from a copy of the module only: it gets a tap that shows nothing.
-        twin = _Tap.__new__(_Tap)
-        twin.__dict__.update(self.__dict__)
-        twin.module, twin.patched = memo[id(self.module)], copy.deepcopy(self.patched, memo)
-        twin.observer, twin.is_observed = None, False
-        return twin
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Python pickles a bound method as an attribute of what it is bound to: let that be the module, which gives its
-        # own `forward`.
-        return cast, (None, self.module)
-
-
-_numbers = itertools.count()
-_taps: dict[int, _Tap] = {}  # those that are on
-
-
-def _forward(self: _Tap, *args: Any, **kwargs: Any) -> Any:
-    """Run the forward pass of the tap's module and show what came out; this is what torch.compile traces."""
-    if self.patched is None:
-        output = type(self.module).forward(self.module, *args, **kwargs)
-    else:
-        output = self.patched(*args, **kwargs)
-    if not self.is_observed:
-        return output
-    if not torch.compiler.is_compiling():
-        self.show_eager(args, output)
-    elif torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled() and _may_be_seen(self.is_product):
-        product = output[0] if isinstance(output, tuple) else output
-        sizes = [number for tensor in tensors(args) for number in (tensor.dim(), *tensor.shape)]
-        _observe(product.detach(), self.slot, ACTIVATION, sizes)
-        if product.requires_grad:
-            product.register_hook(functools.partial(_observe_gradient, self.slot))
-    return output
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _may_be_seen(is_product: bool) -> bool:  # noqa: FBT001 - torch takes no keyword here
-    """Say whether the region that is compiled right now may get the operator that shows a layer's output."""
-    from torch._dynamo import config  # noqa: PLC0415 - as in `_backends`
-
-    if torch.compiler.is_exporting():
-        return False
-    in_parts = config.optimize_ddp and DistributedDataParallel._active_ddp_module is not None  # noqa: SLF001
-    compiled = CompileContext.current_compile_id()
-    times = 0 if compiled is None else (compiled.frame_compile_id or 0) + 1
-    # A quarter of what is allowed is left to the variants without taps.
-    is_crowded = times >= config.recompile_limit * 3 // 4
-    for tap in _taps.values():
-        tap.sightings.in_parts |= in_parts
-        tap.sightings.crowded |= is_crowded
-        tap.sightings.withheld |= not is_product
-    return is_product and not in_parts
-
-
-def _observe_gradient(slot: Tensor, gradient: Tensor) -> None:
-    _observe(gradient.detach(), slot, ACTIVATION_GRADIENT, [])
-
-
-@torch.library.custom_op("neuraldbg::observe", mutates_args=())  # type: ignore[untyped-decorator]
-def _observe(values: Tensor, slot: Tensor, kind: str, sizes: Sequence[int]) -> None:
-    """Show `values` as `_Tap.show` of the tap whose number is in `slot`, if it is still on."""
-    tap = _taps.get(int(slot.item()))
-    # What a CUDA graph records would be replayed without us.
-    if tap is not None and not (values.is_cuda and torch.cuda.is_current_stream_capturing()):
-        tap.show(kind, values, sizes)
-
-
-@_observe.register_fake  # type: ignore[untyped-decorator]
-def _(_values: Tensor, _slot: Tensor, _kind: str, _sizes: Sequence[int]) -> None:
-    """Compute nothing."""
-
-
-@_observe.register_vmap  # type: ignore[untyped-decorator]
-def _(_info: Any, _axes: Any, values: Tensor, slot: Tensor, kind: str, sizes: Sequence[int]) -> tuple[None, None]:
-    _observe(values, slot, kind, sizes)
-    return None, None
-
-
-if hasattr(_observe, "register_effect"):
-    from torch._library.effects import EffectType
-
-    _observe.register_effect(EffectType.ORDERED)
-
-
-def _shapes(sizes: Sequence[int]) -> Iterator[Shape]:
-    remaining = iter(sizes)
-    for dimensions in remaining:
-        yield tuple(itertools.islice(remaining, dimensions))
-
-
-def _forward_of(module: nn.Module) -> Any:
-    return vars(module).get("forward", type(module).forward)
-
-
-def _code(forward: Any) -> types.CodeType | None:
-    # Bound methods and partials are of a function.
-    function = getattr(forward, "func", getattr(forward, "__func__", forward))
-    code = getattr(function, "__code__", None)
-    return code if isinstance(code, types.CodeType) else None
-
-
-_stand_ins: weakref.WeakKeyDictionary[types.CodeType, Callable[..., Any]] = weakref.WeakKeyDictionary()
-
-
-def _stand_in_for(forward: Any) -> Callable[..., Any]:
-    """Return `_forward` with a code object of its own for each that it stands in for.
-
-    torch.compile keeps what it compiled per code object. In the code of torch.nn it does not begin to compile, it only
-    goes on there, nor in what its user has excluded: neither may it in what stands in for that.
-    """
-    code = _code(forward)
-    if code is None:
-        raise TypeError(f"{forward!r} is not made of Python code.")
-    if code not in _stand_ins:
-        stand_in = types.FunctionType(_forward.__code__.replace(co_name=code.co_name), globals(), "forward")
-        from torch._dynamo import eval_frame, trace_rules  # noqa: PLC0415 - as in `_backends`
-
-        if trace_rules.check(forward):
-            eval_frame.skip_code(stand_in.__code__)
-        _stand_ins[code] = stand_in
-    return _stand_ins[code]
+        forward = forward_of(module)
+        is_inside = module in inside
+        if _original(module) is not None and not getattr(forward, "_torchdynamo_disable", False):
+            inside.update(module.modules())
+            if not is_inside:
+                yield module, True
+        elif not is_inside and not is_passed_over(forward):
+            if module._compiled_call_impl is not None:  # noqa: SLF001
+                inside.update(module.modules())
+                yield module, False
+            elif module is model:
+                yield module, False  # the user may have compiled it, and given us the original

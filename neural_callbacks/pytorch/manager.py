@@ -224,6 +224,8 @@ class NeuralDbg:
             if self._is_compiled:
                 # A hook for all modules would have torch.compile warn.
                 _remove(self._taps)
+                if self._step == 0:
+                    self._compiled.watch()
                 if self._sample is not None:
                     self._layout.look()
                     self._compiled.attach(self._layout.layers, self._sample)
@@ -261,7 +263,7 @@ class NeuralDbg:
     def _end_sample(self) -> Sample | None:
         sample, self._sample = self._sample, None
         if sample is not None:
-            self._compiled.close()
+            self._compiled.detach()
             if not self._has_sentinel:  # else the hooks stay
                 _remove(self._taps)
         return sample
