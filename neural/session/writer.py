@@ -85,7 +85,7 @@ class SessionWriter:
 
     def write(self, frame: Frame) -> None:
         """Hand over a frame. Waits only when more than 16 MiB are on their way to the disk already."""
-        size = sum(matrix.nbytes for matrix in frame.matrices.values())
+        size = sum(matrix.nbytes for matrix in (*frame.matrices.values(), *frame.profiles.values()))
         size += sum(histograms.entries.nbytes for histograms in frame.histograms.values())
         self._put(_Job(lambda: summaries.frame_events(frame), size))
 
