@@ -12,12 +12,14 @@ number in a long training. What is left to the writer's thread is waited for, an
 `overhead/estimate.py`). Beside the ratio stands its 95 % interval, from a bootstrap over blocks.
 
 "plain again" watches nothing: it shows how far to trust the others, and must come out at 1. With `--check` there are
-two more gears, which do nothing but spend 1 % of a step's time, in each step or at once in each tenth: 1.010.
+two more gears, which do nothing but spend 1 % of a step's time, in each step or at once in each tenth: 1.010. Where
+others use the machine the latter costs more, and shows it: a longer pause leaves them the processor's cache.
 
-The default finds its interval by itself, and first pays for the samples that it begins with: of its blocks, six go by
-before the clock starts, and ten are timed. On a GPU the steps are timed by events, and the host waits for it at the
-ends of half blocks alone. With `--busy` all is done on one thread and measured in processor time, that of the writer's
-thread included: for a machine that others use too, where the time that passes says little.
+The default finds its interval by itself, and first pays for the samples that it begins with: twelve of its blocks go by
+before the clock starts, and ten are timed. The second table tells how often it sampled; with no sample there, its ratio
+is not that of a long training. On a GPU the steps are timed by events, and the host waits for it at the ends of half
+blocks alone. With `--busy` all is done on one thread and measured in processor time, that of the writer's thread
+included: for a machine that others use too, where the time that passes says little.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ CHECKS = {
 }
 OURS = {
     "idle": Gear("attached, nothing sampled", partial(neuraldbg, steps=[])),
-    "default": Gear("default: a budget of 2 %", neuraldbg, blocks=10, settling=6, turns=4),
+    "default": Gear("default: a budget of 2 %", neuraldbg, blocks=10, settling=12, turns=4),
     "10": Gear(
         "every 10 steps, all but histograms",
         partial(neuraldbg, every=10, histograms=False),
