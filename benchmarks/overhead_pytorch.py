@@ -12,7 +12,8 @@ number in a long training. What is left to the writer's thread is waited for, an
 `overhead/estimate.py`). Beside the ratio stands its 95 % interval, from a bootstrap over blocks.
 
 "plain again" watches nothing: it shows how far to trust the others, and must come out at 1. With `--check` there are
-two more gears, which do nothing but spend 1 % of a step's time, in each step or at once in each tenth: 1.010.
+two more gears, which do nothing but spend 1 % of a step's time, in each step or at once in each tenth: 1.010. Where
+others use the machine the latter costs more, and shows it: a longer pause leaves them the processor's cache.
 
 The default finds its interval by itself, and first pays for the samples that it begins with: twelve of its blocks go by
 before the clock starts, and ten are timed. The second table tells how often it sampled; with no sample there, its ratio
