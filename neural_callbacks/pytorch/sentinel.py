@@ -187,26 +187,30 @@ def in_backward() -> bool:
 
 def is_finite(values: Iterable[Tensor]) -> bool:
     """Say whether all values of some tensors are finite; a device that holds some of them is waited for once."""
-    elsewhere: list[Tensor] = []
+    others: list[Tensor] = []
     with np.errstate(all="ignore"):
         for tensor in values:
-            if type(tensor) in PLAIN and tensor.is_cpu and tensor.dtype in _PRODUCTS:
-                flat = tensor.detach().numpy().reshape(-1)
+            try:
+                # Whatever has no such array, as on a device or in bfloat16, raises: to ask first takes as long again.
+                flat = tensor.numpy().reshape(-1) if type(tensor) in PLAIN else None
                 # The square of a large value may overflow: only then is each value looked at.
-                if not math.isfinite(flat.dot(flat)) and not np.isfinite(flat).all():
-                    return False
-            elif not tensor.is_cpu:
-                elsewhere.append(tensor)
-            elif not _exactly_finite(tensor):
+                is_fine = flat is not None and (math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all()))
+            except (TypeError, RuntimeError):
+                flat = None
+            if flat is None:
+                others.append(tensor)
+            elif not is_fine:
                 return False
-    measured = [flat for flat in map(measurable, elsewhere) if flat is not None and flat.numel()]
-    if not measured:
+    on_host = [tensor for tensor in others if tensor.is_cpu]
+    on_devices = [flat for flat in (measurable(tensor) for tensor in others if not tensor.is_cpu) if flat is not None]
+    return all(map(_exactly_finite, on_host)) and _finite_on_devices([flat for flat in on_devices if flat.numel()])
+
+
+def _finite_on_devices(flats: list[Tensor]) -> bool:
+    if not flats:
         return True
-    norms = torch.stack([norm.to(measured[0].device, torch.float64) for norm in torch._foreach_norm(measured)])  # noqa: SLF001 - one call for all
-    return bool(torch.isfinite(norms).all()) or all(_exactly_finite(flat) for flat in measured)
-
-
-_PRODUCTS = frozenset({torch.float32, torch.float64})
+    norms = torch.stack([norm.to(flats[0].device, torch.float64) for norm in torch._foreach_norm(flats)])  # noqa: SLF001 - one call for all
+    return bool(torch.isfinite(norms).all()) or all(map(_exactly_finite, flats))
 
 
 def _exactly_finite(tensor: Tensor) -> bool:
