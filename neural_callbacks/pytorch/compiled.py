@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from neural_callbacks.pytorch.stand_ins import (
     CAN_OBSERVE,
@@ -225,7 +226,11 @@ def _out_of_reach(model: nn.Module) -> Iterator[nn.Module]:
 def _roots(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
     """Yield the modules in `model` at whose call compiling may begin, and whether it begins outside of the call."""
     inside: set[nn.Module] = set()  # of one that is a root itself; a module comes before those inside it
+    # The user may have compiled the model, and given us the original.
+    maybe = {model, *(module.module for module in model.modules() if isinstance(module, DistributedDataParallel))}
     for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
         forward = forward_of(module)
         is_inside = module in inside
         if _original(module) is not None and not getattr(forward, "_torchdynamo_disable", False):
@@ -236,5 +241,5 @@ def _roots(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
             if module._compiled_call_impl is not None:  # noqa: SLF001
                 inside.update(module.modules())
                 yield module, False
-            elif module is model:
-                yield module, False  # the user may have compiled it, and given us the original
+            elif module in maybe:
+                yield module, False
