@@ -100,7 +100,7 @@ class Activity:
     ) -> dict[str, FloatArray]:
         """Return the profiles `activity` (layers, 4) and `silent_units` (n, 2); empty where nothing was judged.
 
-        `row_at` gives the row at a place, `number` its layer's in the layer table; None where the output does not count.
+        `row_at` gives the row at a place, `number` that of its layer in the layer table, None where it does not count.
         """
         largest: dict[int, FloatArray] = {}
         for quiet in self._quiet:

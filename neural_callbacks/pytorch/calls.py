@@ -1,8 +1,8 @@
 """The calls of a training loop that no hook of torch tells of: `backward`, and a gradient scaler's `scale` and `step`.
 
 While somebody listens, these functions are replaced by ones that tell and then do the same; after the last listener has
-gone they are put back, each where nobody else has replaced it meanwhile: there ours stays beneath and tells nobody. What
-a listener does is its own to contain.
+gone they are put back. Where somebody else has replaced one meanwhile, ours stays beneath theirs and tells nobody.
+What a listener does is its own to contain.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ _replacements: dict[tuple[Any, str], Callable[..., Any]] = {}
 _lock = threading.Lock()
 # A scaled loss -> the loss itself and the scale, for as long as the scaled one lives.
 _scaled = WeakIdKeyDictionary()
+# The scalers in use: where there are none, nobody looks for what they did.
+_scalers: weakref.WeakSet[GradScaler] = weakref.WeakSet()
 # Where the scale stands among what autograd keeps with the node that multiplied by it; and how many nodes are looked
 # at to find it, from a sum or a share of scaled losses.
 _SCALE = "neuraldbg_scale"
@@ -126,12 +128,10 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _unscaled(root: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return what a scaler multiplied to get `root`, and by which scale (None: it did not)."""
-    if not _scaled:
-        return root.detach(), None
     known: tuple[Tensor, Tensor] | None = _scaled.get(root)
     if known is not None:
         return known
-    seen = pending = [root.grad_fn]
+    seen = pending = [root.grad_fn] if _scalers else []
     while pending and len(seen) < _FAR:
         pending = [after for node in pending if node is not None for after, _ in node.next_functions]
         for node in pending:
@@ -145,9 +145,11 @@ def _unscaled(root: Tensor) -> tuple[Tensor, Tensor | None]:
 def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(scaler: GradScaler, outputs: Any) -> Any:
         result = original(scaler, outputs)
-        for loss, scaled in zip(structures.tensors(outputs), structures.tensors(result), strict=False):  # an iterator is not to be read here
+        # What comes of an iterator is one too, not to be read here.
+        for loss, scaled in zip(structures.tensors(outputs), structures.tensors(result), strict=False):
             if scaled is not loss:
                 factor = scaler._scale  # noqa: SLF001 - get_scale() would make a device wait
+                _scalers.add(scaler)
                 _scaled[scaled] = (loss.detach(), factor)
                 if scaled.grad_fn is not None:
                     scaled.grad_fn.metadata[_SCALE] = factor

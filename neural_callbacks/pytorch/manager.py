@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
@@ -25,7 +26,14 @@ from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks import ranks
 from neural_callbacks.pytorch import calls
 from neural_callbacks.pytorch.compiled import CompiledTaps, is_compiled, is_in_use
-from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
+from neural_callbacks.pytorch.distributed import (
+    REPLICATED,
+    SHARDED,
+    are_sharded,
+    is_replicated,
+    local,
+    model_class,
+)
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
 from neural_callbacks.pytorch.profile import Profile, Profiler
@@ -36,6 +44,8 @@ from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Depth, schedule_from
 
 FRAMES = "frames"  # the part that makes a frame of what was measured
+# What torch puts around each optimizer's step, to call its hooks.
+_STEP = Optimizer.profile_hook_step(int).__code__
 
 
 class NeuralDbg:
@@ -57,16 +67,22 @@ class NeuralDbg:
     `histograms=False` leaves those out. Measured are per layer the activations and their gradients, per parameter the
     gradients (as the optimizer gets them: accumulated, unscaled, clipped), the weights before the step, and what the
     step changed; of an optimizer that steps several times within a step the first weights and gradients, and the whole
-    change. Of a layer that runs several times in a step all calls make one row. Forward passes without gradients, or
-    from which `backward` does not start, as in evaluation, are left aside. Of sparse gradients the stored values are
-    measured; integer and complex tensors are not. Of a model under `torch.compile` the activations of linear layers,
-    convolutions and attention are recorded, with their gradients, and no times: to look at more would change what is
-    compiled, and the training in its last bits.
+    change; of a closure that runs several times the first loss and the last gradients. Of a layer that runs several
+    times in a step all calls make one row, over all tensors in what it gives out, be it a tuple, list, mapping or
+    dataclass. Left aside are forward passes without gradients, or from which `backward` does not start, as in
+    evaluation (but times, memory and FLOPs are those of all passes with gradients), what runs inside of the transforms
+    of `torch.func`, and the way back of `torch.autograd.grad`. Of sparse gradients the stored values are measured;
+    integer and complex tensors are not. Under `nn.DataParallel` on several devices the parameters alone are recorded.
+    Of a model under `torch.compile` the activations of linear layers, convolutions and attention are recorded, with
+    their gradients, and no times: to look at more would change what is compiled, and the training in its last bits.
 
-    The loss is what `backward` is called on, before any scaling; of several optimizers, each has its own.
+    The loss is what `backward` is called on, before any scaling; where that is called several times before the
+    optimizer steps, the mean. Of several optimizers each has its own, `loss_1` and so on: what was called since any of
+    them stepped, and reached its parameters.
 
     With `sentinel`, also the steps between are looked at for the first loss or gradient that is not finite, and such a
-    step is recorded too, with the layers where that arose, in order.
+    step is recorded too, with the layers where that arose, in order; layers inside a checkpoint with
+    `use_reentrant=True` are seen in sampled steps alone.
 
     In a distributed job each rank records a session of its own, all in one run: under DistributedDataParallel the
     gradients as they are after the all-reduce, of sharded parameters (`fully_shard`) the rank's own shard.
@@ -115,6 +131,7 @@ class NeuralDbg:
         self._sentinel = Sentinel(self._layout.layers, functools.partial(_look_at, self._layout))
         self._compiled = CompiledTaps(self._model)
         self._is_eager = False
+        self._is_replicated = is_replicated(self._model)
         self._is_compiled = is_in_use(self._model)
         self._step = 0
         self._ended = time.perf_counter()
@@ -130,6 +147,7 @@ class NeuralDbg:
         self._losses: list[tuple[Tensor | float, frozenset[int] | None]] = []
         self._given_scalars: set[str] = set()
         self._measured: list[Optimizer] = []
+        self._call: tuple[Any, ...] | None = None
         self._stepped: list[Optimizer] = []
         self._closure_of: Optimizer | None = None
         self._scaled: Optimizer | None = None
@@ -161,6 +179,8 @@ class NeuralDbg:
             notices=self._notices,
         )
         self._reset()
+        if self._is_replicated:
+            self._recorder.notice(REPLICATED)
         self._on_modules = ModuleHooks(self._recorder)
         if self._optimizers:
             for optimizer in self._optimizers:
@@ -318,7 +338,7 @@ class NeuralDbg:
 
     def _has_run(self) -> bool:
         """Say whether the model took part in this step so far, as far as that can be known."""
-        if self._is_compiled:
+        if self._is_compiled or self._is_replicated:
             return True
         return self._sample.has_run if self._sample is not None else bool(self._sentinel.order)
 
@@ -334,8 +354,9 @@ class NeuralDbg:
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         started, recorder = time.perf_counter(), self._recorder
-        if recorder is None or not self._is_watched(optimizer):
+        if recorder is None or not self._is_watched(optimizer) or self._is_nested(args):
             return
+        self._call = args
         try:
             if _has_closure(args, kwargs):
                 self._closure_of = optimizer
@@ -365,9 +386,7 @@ class NeuralDbg:
         else:
             self._alarm(recorder)
 
-    def _measure(
-        self, recorder: Recorder, optimizer: Optimizer, *, gradients: bool, is_skipping: bool = False
-    ) -> None:
+    def _measure(self, recorder: Recorder, optimizer: Optimizer, *, gradients: bool, is_skipping: bool = False) -> None:
         """Measure the parameters that `optimizer` is about to change, or is skipping."""
         sample = self._sample
         if sample is None:
@@ -408,8 +427,9 @@ class NeuralDbg:
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         started, recorder = time.perf_counter(), self._recorder
-        if recorder is None or not self._is_watched(optimizer):
+        if recorder is None or not self._is_watched(optimizer) or self._is_nested(args):
             return
+        self._call = None
         try:
             self._end_phase(OPTIMIZER)
             self._was_skipped |= _is_skipping(optimizer)
@@ -482,6 +502,18 @@ class NeuralDbg:
             scalars["skipped"] = 1.0
         was_broken, self._is_broken = self._is_broken, bool(frame.anomalies)
         return dataclasses.replace(frame, scalars=scalars, anomalies=() if was_broken else frame.anomalies)
+
+    def _is_nested(self, args: tuple[Any, ...]) -> bool:
+        """Say whether a call of `step` with `args` is made by another: an optimizer's own may call its base class'."""
+        outer = self._call
+        if outer is None or outer is args or outer[0] is not args[0]:
+            return False
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - an exception may have ended the outer one untold
+        while frame is not None:
+            if frame.f_code is _STEP and frame.f_locals.get("args") is outer:
+                return True
+            frame = frame.f_back
+        return False
 
     def _is_last(self, optimizer: Optimizer) -> bool:
         return optimizer is self._optimizers[-1]

@@ -22,7 +22,6 @@ from torch.optim import Optimizer
 from neural_callbacks.pytorch.statistics import PLAIN, measurable
 from neural_callbacks.pytorch.structures import tensors
 
-
 # Returns the layers of a model, and all its modules.
 Look = Callable[[], tuple[Collection[nn.Module], Collection[nn.Module]]]
 
@@ -82,6 +81,7 @@ class Sentinel:
         # Other modules that were met: of the model, and of others.
         self._inside: frozenset[nn.Module] = frozenset()
         self._strangers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._has_looked = False
         # What torch itself brings without parameters turns no finite gradient into one that is not.
         self._suspects = frozenset(
             module
@@ -109,8 +109,9 @@ class Sentinel:
 
     def _is_new(self, module: nn.Module) -> bool:
         """Say whether a module is a layer that was put into the model since the last look."""
-        if self._look is None or module in self._inside or module in self._strangers:
+        if module in self._inside or module in self._strangers or self._look is None or self._has_looked:
             return False
+        self._has_looked = True  # once in a step: who runs new modules in each one shall not pay for each
         layers, modules = self._look()
         if module in layers:
             self.watch(layers)
@@ -168,6 +169,7 @@ class Sentinel:
     def forget(self) -> None:
         """Begin a new step."""
         self._count = 0
+        self._has_looked = False
         self.release()
         self.order: deque[nn.Module] = deque(maxlen=self._most)
         self.bad_on_the_way_back: list[nn.Module] = []
