@@ -175,7 +175,7 @@ def test_models_that_are_watched_apart_and_train_in_turn_have_their_own_losses(t
     for name, expected in losses.items():
         found = [read(watches[name]).frame(step).scalars["loss"] for step in (0, 1)]
         assert found == pytest.approx(expected[:2])
-    assert [one.place for one in read(watches["teacher"]).anomalies()[3]][0] == "loss"
+    assert next(one.place for one in read(watches["teacher"]).anomalies()[3]) == "loss"
     assert read(watches["student"]).anomalies() == {}
 
 
