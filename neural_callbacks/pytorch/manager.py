@@ -73,8 +73,9 @@ class NeuralDbg:
     evaluation (but times, memory and FLOPs are those of all passes with gradients), what runs inside of the transforms
     of `torch.func`, and the way back of `torch.autograd.grad`. Of sparse gradients the stored values are measured;
     integer and complex tensors are not. Under `nn.DataParallel` on several devices the parameters alone are recorded.
-    Of a model under `torch.compile` the activations of linear layers, convolutions and attention are recorded, with
-    their gradients, and no times: to look at more would change what is compiled, and the training in its last bits.
+    Of a model under `torch.compile`, given as that returns it, the activations of linear layers, convolutions and
+    attention are recorded, with their gradients, from its second call on, and no times: to look at more would change
+    what is compiled, and the training in its last bits.
 
     The loss is what `backward` is called on, before any scaling; where that is called several times before the
     optimizer steps, the mean. Of several optimizers each has its own, `loss_1` and so on: what was called since any of
