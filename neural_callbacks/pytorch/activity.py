@@ -62,7 +62,6 @@ def _saturated(function: str, module: nn.Module, output: Tensor) -> tuple[int, T
 class _Quiet:
     """The largest value of each unit (units,) of one output, and its place among what was measured."""
 
-    module: nn.Module
     place: Place
     largest: Tensor
 
@@ -77,7 +76,7 @@ class Activity:
     """
 
     _quiet: list[_Quiet] = field(default_factory=list)
-    _bounded: list[tuple[nn.Module, int, Tensor]] = field(default_factory=list)
+    _bounded: list[tuple[Place, int, Tensor]] = field(default_factory=list)
     _is_last: bool = False
 
     def look(self, module: nn.Module, output: Tensor, place: Place, row: Row | None) -> None:
@@ -90,22 +89,22 @@ class Activity:
             return
         function = squashing(module)
         if function:
-            self._bounded.append((module, *_saturated(function, module, output)))
+            self._bounded.append((place, *_saturated(function, module, output)))
         elif output.dim() >= _BATCH_AND_UNITS and (row is None or _is_rectified(row)):
             axis = output.dim() - 1 if self._is_last and output.dim() == _BATCH_AND_UNITS + 1 else 1
             others = [number for number in range(output.dim()) if number != axis]
-            self._quiet.append(_Quiet(module, place, output.amax(others)))
+            self._quiet.append(_Quiet(place, output.amax(others)))
 
     def finish(
-        self, row_at: Callable[[Place], FloatArray], number: Callable[[nn.Module], int | None], layers: int
+        self, row_at: Callable[[Place], FloatArray], number: Callable[[Place], int | None], layers: int
     ) -> dict[str, FloatArray]:
         """Return the profiles `activity` (layers, 4) and `silent_units` (n, 2); empty where nothing was judged.
 
-        `row_at` gives the row at a place, `number` a module's row in the layer table.
+        `row_at` gives the row at a place, `number` that of its layer in the layer table, None where it does not count.
         """
         largest: dict[int, FloatArray] = {}
         for quiet in self._quiet:
-            layer = number(quiet.module)
+            layer = number(quiet.place)
             if layer is not None and _is_rectified(row_at(quiet.place)):
                 found = quiet.largest.double().cpu().numpy()
                 known = largest.get(layer)
@@ -116,8 +115,8 @@ class Activity:
             (units,) = np.nonzero(values <= 0)
             table[layer, :2] = len(values), len(units)
             silent.append(np.stack([np.full(len(units), layer), units], axis=1).astype(np.float64))
-        for module, judged, saturated in self._bounded:
-            layer = number(module)
+        for place, judged, saturated in self._bounded:
+            layer = number(place)
             if layer is not None:
                 table[layer, 2:] = np.nan_to_num(table[layer, 2:]) + np.array([judged, saturated.item()])
         if not (largest or self._bounded):

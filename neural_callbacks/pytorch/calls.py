@@ -1,7 +1,8 @@
 """The calls of a training loop that no hook of torch tells of: `backward`, and a gradient scaler's `scale` and `step`.
 
 While somebody listens, these functions are replaced by ones that tell and then do the same; after the last listener has
-gone they are put back. What a listener does is its own to contain.
+gone they are put back. Where somebody else has replaced one meanwhile, ours stays beneath theirs and tells nobody.
+What a listener does is its own to contain.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,15 +20,35 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
+from neural_callbacks.pytorch import structures
+from neural_callbacks.pytorch.sentinel import in_backward
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a `backward` starts.
+
+    `roots` are what it is called on, `losses` the same before a scaler multiplied it by `scale` (a single number; None:
+    it did not), without their graphs. `is_alone`: only one listener is told.
+    """
+
+    roots: tuple[Tensor, ...]
+    losses: tuple[Tensor, ...]
+    scale: Tensor | None
+    is_alone: bool
+
 
 class Listener(Protocol):
-    """Who is told. Of a loss that a scaler multiplied, the loss itself and the scale (a single number) are given."""
+    """Who is told."""
 
-    def backward_begins(self, losses: tuple[Tensor, ...], scale: Tensor | None) -> None:
-        """`backward` is about to run from `losses`."""
+    def backward_begins(self, start: Start) -> bool:
+        """`backward` is about to run; return whether that concerns the listener.
+
+        What runs within another `backward`, as in a checkpoint, is not told of.
+        """
 
     def backward_ends(self) -> None:
-        """`backward` has come back, or raised."""
+        """A `backward` that concerned the listener has come back, or raised."""
 
     def scaler_begins(self, optimizer: Optimizer) -> None:
         """A scaler is about to let `optimizer` step, or not, where a gradient is not finite."""
@@ -41,58 +63,96 @@ _replacements: dict[tuple[Any, str], Callable[..., Any]] = {}
 _lock = threading.Lock()
 # A scaled loss -> the loss itself and the scale, for as long as the scaled one lives.
 _scaled = WeakIdKeyDictionary()
+# The scalers in use: where there are none, nobody looks for what they did.
+_scalers: weakref.WeakSet[GradScaler] = weakref.WeakSet()
+# Where the scale stands among what autograd keeps with the node that multiplied by it; and how many nodes are looked
+# at to find it, from a sum or a share of scaled losses.
+_SCALE = "neuraldbg_scale"
+_FAR = 16
 
 
 def listen(listener: Listener) -> None:
     """Tell `listener` from now on, until `leave`, or until nobody else holds it."""
     with _lock:
         _listeners.add(listener)
-        if not _originals:
-            for (owner, name), make in _MAKERS.items():
-                original = getattr(owner, name)
-                replacement = functools.wraps(original)(make(original))
-                _originals[owner, name], _replacements[owner, name] = original, replacement
-                setattr(owner, name, replacement)
+        for place, make in _MAKERS.items():
+            # Somebody else's may stand there, above ours or not: a new one goes on top, and an older one tells nobody.
+            if getattr(*place) is not _replacements.get(place):
+                _replace(place, make)
 
 
 def leave(listener: Listener) -> None:
     """Tell `listener` no more."""
     with _lock:
         _listeners.discard(listener)
-        # Where somebody else replaced one of ours meanwhile, ours stay beneath theirs and tell nobody.
-        if not _listeners and all(getattr(*place) is ours for place, ours in _replacements.items()):
-            for (owner, name), original in _originals.items():
-                setattr(owner, name, original)
+        if not _listeners:
+            for place, replacement in _replacements.items():
+                if getattr(*place) is replacement:
+                    setattr(*place, _originals[place])
             _originals.clear()
             _replacements.clear()
+
+
+def _replace(place: tuple[Any, str], make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = getattr(*place)
+    telling = make(original)
+
+    @functools.wraps(original)
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        call = telling if _replacements.get(place) is replacement else original
+        return call(*args, **kwargs)
+
+    _originals[place], _replacements[place] = original, replacement
+    setattr(*place, replacement)
 
 
 def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
         listeners = list(_listeners)
-        if not listeners:
+        if not listeners or in_backward():
             return original(tensors, *args, **kwargs)
         given = tensors if isinstance(tensors, Tensor) else tuple(tensors)  # it may be read but once
         roots = (given,) if isinstance(given, Tensor) else tuple(root for root in given if isinstance(root, Tensor))
-        pairs = [_scaled.get(root) or (root, None) for root in roots]
-        losses = tuple(loss for loss, _ in pairs)
+        pairs = [_unscaled(root) for root in roots]
         scale = next((scale for _, scale in pairs if scale is not None), None)
-        for listener in listeners:
-            listener.backward_begins(losses, scale)
+        start = Start(roots, tuple(loss for loss, _ in pairs), scale, is_alone=len(listeners) == 1)
+        concerned = [listener for listener in listeners if listener.backward_begins(start)]
         try:
             return original(given, *args, **kwargs)
         finally:
-            for listener in listeners:
+            for listener in concerned:
                 listener.backward_ends()
 
     return backward
 
 
+def _unscaled(root: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return what a scaler multiplied to get `root`, and by which scale (None: it did not)."""
+    known: tuple[Tensor, Tensor] | None = _scaled.get(root)
+    if known is not None:
+        return known
+    seen = pending = [root.grad_fn] if _scalers else []
+    while pending and len(seen) < _FAR:
+        pending = [after for node in pending if node is not None for after, _ in node.next_functions]
+        for node in pending:
+            scale = None if node is None else node.metadata.get(_SCALE)
+            if scale is not None:
+                return root.detach() / scale, scale
+        seen = [*seen, *pending]
+    return root.detach(), None
+
+
 def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(scaler: GradScaler, outputs: Any) -> Any:
         result = original(scaler, outputs)
-        if isinstance(outputs, Tensor) and result is not outputs:
-            _scaled[result] = (outputs.detach(), scaler._scale)  # noqa: SLF001 - get_scale() would make a device wait
+        # What comes of an iterator is one too, not to be read here.
+        for loss, scaled in zip(structures.tensors(outputs), structures.tensors(result), strict=False):
+            if scaled is not loss:
+                factor = scaler._scale  # noqa: SLF001 - get_scale() would make a device wait
+                _scalers.add(scaler)
+                _scaled[scaled] = (loss.detach(), factor)
+                if scaled.grad_fn is not None:
+                    scaled.grad_fn.metadata[_SCALE] = factor
         return result
 
     return scale

@@ -13,6 +13,11 @@ SHARDED = (
     "norm, are those of its own rank's shard."
 )
 
+REPLICATED = (
+    "The model runs in replicas on several devices (nn.DataParallel): its weights, gradients and updates are recorded, "
+    "its activations and their gradients not. They are too under DistributedDataParallel."
+)
+
 
 def own_class(module: nn.Module) -> type[nn.Module]:
     """Return the class that a module was made as; `fully_shard` gives it a class of its own before that one."""
@@ -28,6 +33,11 @@ def model_class(model: nn.Module) -> type[nn.Module]:
     while type(model).__module__.startswith("torch.nn.parallel.") and isinstance(model.module, nn.Module):
         model = model.module
     return own_class(model)
+
+
+def is_replicated(model: nn.Module) -> bool:
+    """Say whether a model, or a part of it, is a DataParallel that runs copies of its module on several devices."""
+    return any(isinstance(module, nn.DataParallel) and len(module.device_ids) > 1 for module in model.modules())
 
 
 def local(values: Tensor) -> Tensor:

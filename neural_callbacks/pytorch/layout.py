@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical_names
@@ -119,6 +120,8 @@ class Layout:
         self._layers: dict[_Identity, int] = {}
         self._signatures: dict[_Identity, Signature] = {}
         self._parameters: dict[tuple[int, str], int] = {}
+        self._types: list[torch.dtype] = []
+        self._is_converted = False
 
     def look(self) -> None:
         """Look which modules the model has now."""
@@ -126,6 +129,10 @@ class Layout:
         if list(modules) != list(self.modules):
             self.modules = modules
             self.layers = {module: name for name, module in layers_of(self._model)}
+        # A model of other types, as after model.double(), gives out tensors of others.
+        types = [parameter.dtype for parameter in self.parameters()]
+        self._is_converted = self._is_converted or types != self._types
+        self._types = types
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters that the model's modules have now, each once."""
@@ -155,17 +162,18 @@ class Layout:
             identity = _Identity(present[module], layer_type(module), shapes)
             identities[module] = identity
             self._layers.setdefault(identity, len(self._layers))
-            if module in signatures:
-                self._signatures.setdefault(identity, signatures[module])
+            if module in signatures and (self._is_converted or identity not in self._signatures):
+                self._signatures[identity] = signatures[module]
+        self._is_converted = False
         self.layer_numbers = {module: self._layers[identity] for module, identity in identities.items()}
         table = self._tabulate({number: module for module, number in self.layer_numbers.items()})
         changed, self.table = table != self.table, table
         return changed
 
     def needs_signature(self, module: nn.Module) -> bool:
-        """Say whether the table does not tell the shapes of this module yet."""
+        """Say whether the table does not tell the shapes of this module, or not as they are now."""
         number = self.layer_numbers.get(module)
-        return number is None or not self.table.layers[number].output_shapes
+        return number is None or self._is_converted or not self.table.layers[number].output_shapes
 
     def _tabulate(self, modules: Mapping[int, nn.Module]) -> LayerTable:
         names = canonical_names([i.type for i in self._layers], [layer.name for layer in self.table.layers])

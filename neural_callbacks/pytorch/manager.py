@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from threading import get_ident
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
@@ -25,16 +26,26 @@ from neural.session.frame import BACKWARD, OPTIMIZER, Frame
 from neural_callbacks import ranks
 from neural_callbacks.pytorch import calls
 from neural_callbacks.pytorch.compiled import CompiledTaps, is_compiled, is_in_use
-from neural_callbacks.pytorch.distributed import SHARDED, are_sharded, local, model_class
+from neural_callbacks.pytorch.distributed import (
+    REPLICATED,
+    SHARDED,
+    are_sharded,
+    is_replicated,
+    local,
+    model_class,
+)
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.module_hooks import SENTINEL, ModuleHooks
-from neural_callbacks.pytorch.profile import Profiler
+from neural_callbacks.pytorch.profile import Profile, Profiler
+from neural_callbacks.pytorch.reach import reached, reaches
 from neural_callbacks.pytorch.sentinel import Passed, Sentinel, Trail
 from neural_callbacks.pytorch.taps import PROFILE, Sample
 from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Depth, schedule_from
 
 FRAMES = "frames"  # the part that makes a frame of what was measured
+# What torch puts around each optimizer's step, to call its hooks.
+_STEP = Optimizer.profile_hook_step(int).__code__
 
 
 class NeuralDbg:
@@ -56,16 +67,22 @@ class NeuralDbg:
     `histograms=False` leaves those out. Measured are per layer the activations and their gradients, per parameter the
     gradients (as the optimizer gets them: accumulated, unscaled, clipped), the weights before the step, and what the
     step changed; of an optimizer that steps several times within a step the first weights and gradients, and the whole
-    change. Of a layer that runs several times in a step all calls make one row. Forward passes without gradients, or
-    from which `backward` does not start, as in evaluation, are left aside. Of sparse gradients the stored values are
-    measured; integer and complex tensors are not. Of a model under `torch.compile` the activations of linear layers,
-    convolutions and attention are recorded, with their gradients, and no times: to look at more would change what is
-    compiled, and the training in its last bits.
+    change; of a closure that runs several times the first loss and the last gradients. Of a layer that runs several
+    times in a step all calls make one row, over all tensors in what it gives out, be it a tuple, list, mapping or
+    dataclass. Left aside are forward passes without gradients, or from which `backward` does not start, as in
+    evaluation (but times, memory and FLOPs are those of all passes with gradients), what runs inside of the transforms
+    of `torch.func`, and the way back of `torch.autograd.grad`. Of sparse gradients the stored values are measured;
+    integer and complex tensors are not. Under `nn.DataParallel` on several devices the parameters alone are recorded.
+    Of a model under `torch.compile` the activations of linear layers, convolutions and attention are recorded, with
+    their gradients, and no times: to look at more would change what is compiled, and the training in its last bits.
 
-    The loss is what `backward` is called on, before any scaling; of several optimizers, each has its own.
+    The loss is what `backward` is called on, before any scaling; where that is called several times before the
+    optimizer steps, the mean. Of several optimizers each has its own, `loss_1` and so on: what was called since any of
+    them stepped, and reached its parameters.
 
     With `sentinel`, also the steps between are looked at for the first loss or gradient that is not finite, and such a
-    step is recorded too, with the layers where that arose, in order.
+    step is recorded too, with the layers where that arose, in order; layers inside a checkpoint with
+    `use_reentrant=True` are seen in sampled steps alone.
 
     In a distributed job each rank records a session of its own, all in one run: under DistributedDataParallel the
     gradients as they are after the all-reduce, of sharded parameters (`fully_shard`) the rank's own shard.
@@ -111,9 +128,10 @@ class NeuralDbg:
         self._layout = Layout(self._model)
         self._layout.look()
         self._profiler = Profiler(self._model)
-        self._sentinel = Sentinel(self._layout.layers)
+        self._sentinel = Sentinel(self._layout.layers, functools.partial(_look_at, self._layout))
         self._compiled = CompiledTaps(self._model)
         self._is_eager = False
+        self._is_replicated = is_replicated(self._model)
         self._is_compiled = is_in_use(self._model)
         self._step = 0
         self._ended = time.perf_counter()
@@ -125,9 +143,11 @@ class NeuralDbg:
         self._depth = Depth.NOTHING
         self._trail: Trail | None = None
         self._own = 0.0
-        # The losses that no optimizer has stepped on yet, and which have.
-        self._losses: list[Tensor | float] = []
-        self._has_loss = False
+        # The losses that no optimizer has stepped on yet, each with what `reached` says of it where that is asked.
+        self._losses: list[tuple[Tensor | float, frozenset[int] | None]] = []
+        self._given_scalars: set[str] = set()
+        self._measured: list[Optimizer] = []
+        self._call: tuple[Any, ...] | None = None
         self._stepped: list[Optimizer] = []
         self._closure_of: Optimizer | None = None
         self._scaled: Optimizer | None = None
@@ -159,6 +179,8 @@ class NeuralDbg:
             notices=self._notices,
         )
         self._reset()
+        if self._is_replicated:
+            self._recorder.notice(REPLICATED)
         self._on_modules = ModuleHooks(self._recorder)
         if self._optimizers:
             for optimizer in self._optimizers:
@@ -206,7 +228,7 @@ class NeuralDbg:
         of what `backward` is called on.
         """
         if self._sample is not None:
-            self._has_loss = self._has_loss or "loss" in scalars
+            self._given_scalars.update(scalars)
             for name, value in scalars.items():
                 self._sample.scalar(name, value)
 
@@ -219,7 +241,7 @@ class NeuralDbg:
         try:
             self._depth = self._schedule.plan(self._step)
             if self._depth:
-                self._sample = self._new_sample(recorder)
+                self._sample = self._new_sample(recorder, profile=self._new_profile(recorder))
             watches = self._sample is None and self._watches_all_steps(recorder)
             if self._is_compiled:
                 # A hook for all modules would have torch.compile warn.
@@ -243,13 +265,15 @@ class NeuralDbg:
         off = recorder.switched_off
         return self._has_sentinel and not (off and (SENTINEL in off or FRAMES in off))
 
-    def _new_sample(self, recorder: Recorder) -> Sample:
-        is_full = self._depth is Depth.HISTOGRAMS
-        profile = None
-        if is_full and not self._is_compiled and PROFILE not in recorder.switched_off:
+    def _new_sample(self, recorder: Recorder, *, profile: Profile | None) -> Sample:
+        is_binned = self._has_histograms and self._depth is Depth.HISTOGRAMS
+        return Sample(self._layout, recorder, binned=is_binned, profile=profile)
+
+    def _new_profile(self, recorder: Recorder) -> Profile | None:
+        if self._depth is Depth.HISTOGRAMS and not self._is_compiled and PROFILE not in recorder.switched_off:
             with recorder.contained(PROFILE):
-                profile = self._profiler.begin()
-        return Sample(self._layout, recorder, binned=self._has_histograms and is_full, profile=profile)
+                return self._profiler.begin()
+        return None
 
     def _begin_phase(self, phase: int) -> None:
         """Tell the profile of this step, if there is one, that the model's way back or an optimizer's step begins."""
@@ -268,60 +292,82 @@ class NeuralDbg:
                 _remove(self._taps)
         return sample
 
-    def backward_begins(self, losses: tuple[Tensor, ...], scale: Tensor | None) -> None:
+    def backward_begins(self, start: calls.Start) -> bool:
         """Take in the losses that training goes back from; see `calls.Listener`."""
         started, recorder = time.perf_counter(), self._recorder
         if recorder is None or not self._has_run():
-            return
+            return False
         try:
-            if self._sample is not None:
-                self._sample.scaled_by(scale)
-            if self._closure_of is None or not self._losses:  # of a closure that runs several times the first counts
-                for loss in losses:
-                    if loss.numel() == 1 and loss.is_floating_point() and not are_sharded([loss]):
-                        value = local(loss.detach())
-                        # On the host the loss is there; a device is not waited for.
-                        self._losses.append(value.item() if value.device.type == "cpu" else value)
-            if self._sample is None and not _are_finite(self._losses):
-                self._alarm(recorder, self._sentinel.producers())
-            self._sentinel.release()
-            self._begin_phase(BACKWARD)
+            if not start.is_alone and not self._concerns(start):
+                return False
+            self._take_in(recorder, start)
         except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time: this runs in every step
             recorder.failed(FRAMES, error)
         self._own += time.perf_counter() - started
+        return True
+
+    def _take_in(self, recorder: Recorder, start: calls.Start) -> None:
+        losses = [
+            # On the host the loss is there; a device is not waited for.
+            value.item() if value.device.type == "cpu" else value
+            for value in (local(loss) for loss in start.losses if not are_sharded([loss]))
+            if value.numel() == 1 and value.is_floating_point()
+        ]
+        if self._closure_of is not None and self._losses:
+            losses = []  # of a closure that runs several times the first counts
+        if self._sample is None and not _are_finite(losses):
+            self._alarm(recorder, self._sentinel.producers())
+        if self._sample is not None:
+            self._sample.backward_begins(start.scale)
+        to = reached(start.roots) if self._sample is not None and len(self._optimizers) > 1 else None
+        self._losses += [(loss, to) for loss in losses]
+        self._sentinel.release()
+        self._begin_phase(BACKWARD)
+
+    def _concerns(self, start: calls.Start) -> bool:
+        """Say whether this `backward` may be one of this model: other models are watched too."""
+        own = self._layout.parameters()
+        ids = set(map(id, own)).union(*map(_parameters_of, self._optimizers))
+        return are_sharded(own) or reaches(start.roots, ids)
 
     def backward_ends(self) -> None:
         """See `calls.Listener`."""
-        self._end_phase(BACKWARD)
+        if self._recorder is not None:
+            with self._recorder.contained(FRAMES):
+                if self._sample is not None:
+                    self._sample.backward_ends()
+                self._end_phase(BACKWARD)
 
     def _has_run(self) -> bool:
-        """Say whether the model took part in this step so far, in this thread, as far as that can be known."""
-        if self._is_compiled:
+        """Say whether the model took part in this step so far, as far as that can be known."""
+        if self._is_compiled or self._is_replicated:
             return True
-        if self._sample is not None:
-            return self._sample.has_run and self._sample.thread == get_ident()
-        return bool(self._sentinel.order) and self._sentinel.thread == get_ident()
+        return self._sample.has_run if self._sample is not None else bool(self._sentinel.order)
 
     def _alarm(self, recorder: Recorder, producers: Sequence[Passed] = ()) -> None:
         """Something is not finite in a step that is not sampled: measure from here on what is still there."""
         if self._is_broken or not self._watches_all_steps(recorder):
             return
         self._depth = Depth.HISTOGRAMS
-        self._sample = self._new_sample(recorder)
+        # Without a profile: what has run already was not timed.
+        self._sample = self._new_sample(recorder, profile=None)
         self._sample.catch_up(self._sentinel.passed)
         self._trail = self._sentinel.trail(producers)
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         started, recorder = time.perf_counter(), self._recorder
-        if recorder is None or not self._is_watched(optimizer):
+        if recorder is None or not self._is_watched(optimizer) or self._is_nested(args):
             return
+        self._call = args
         try:
             if _has_closure(args, kwargs):
                 self._closure_of = optimizer
                 self._measure(recorder, optimizer, gradients=False)
             else:
-                self._look(recorder, optimizer)
-                self._measure(recorder, optimizer, gradients=True)
+                is_skipping = _is_skipping(optimizer)
+                if not is_skipping:  # a scaler tries large scales until gradients overflow
+                    self._look(recorder, optimizer)
+                self._measure(recorder, optimizer, gradients=True, is_skipping=is_skipping)
             self._begin_phase(OPTIMIZER)
         except Exception as error:  # noqa: BLE001 - as above
             recorder.failed(FRAMES, error)
@@ -331,7 +377,7 @@ class NeuralDbg:
         """Let the sentinel look at the gradients, and at the losses that are on a device."""
         if self._sample is not None or not self._watches_all_steps(recorder):
             return
-        losses = [loss for loss in self._losses if isinstance(loss, Tensor)]
+        losses = [loss for loss, _ in self._losses if isinstance(loss, Tensor)]
         try:
             is_quiet = self._sentinel.is_quiet(optimizer, losses)
         except Exception as error:  # noqa: BLE001 - as above
@@ -342,50 +388,61 @@ class NeuralDbg:
         else:
             self._alarm(recorder)
 
-    def _measure(self, recorder: Recorder, optimizer: Optimizer, *, gradients: bool) -> None:
-        """Measure the parameters that `optimizer` is about to change; with the last one, those that nobody changes."""
+    def _measure(self, recorder: Recorder, optimizer: Optimizer, *, gradients: bool, is_skipping: bool = False) -> None:
+        """Measure the parameters that `optimizer` is about to change, or is skipping."""
         sample = self._sample
         if sample is None:
             return
         self._take_losses(sample, optimizer)
-        if optimizer in self._stepped:
+        if any(optimizer is one for one in self._measured):
             return
-        own = _parameters_of(optimizer)
-        if self._is_last(optimizer):
-            others = {one for other in self._optimizers if other is not optimizer for one in _parameters_of(other)}
-            chosen = [parameter for parameter in self._layout.parameters() if id(parameter) not in others]
-        else:
-            chosen = [parameter for parameter in self._layout.parameters() if id(parameter) in own]
+        self._measured.append(optimizer)
+        chosen = self._chosen(optimizer)
         if are_sharded(chosen):
             recorder.notice(SHARDED)
-        sample.before_step(chosen, own)
+        sample.before_step(chosen, () if is_skipping else _parameters_of(optimizer))
         if gradients:
             sample.gradients(chosen, _inverse_of(getattr(optimizer, "grad_scale", None)))
 
+    def _chosen(self, optimizer: Optimizer) -> list[nn.Parameter]:
+        """Return the parameters that are measured with `optimizer`: its own, with the last one what nobody changes."""
+        if self._is_last(optimizer):
+            others = {one for other in self._optimizers if other is not optimizer for one in _parameters_of(other)}
+            return [parameter for parameter in self._layout.parameters() if id(parameter) not in others]
+        own = _parameters_of(optimizer)
+        return [parameter for parameter in self._layout.parameters() if id(parameter) in own]
+
     def _take_losses(self, sample: Sample, optimizer: Optimizer) -> None:
-        """Record what `backward` was called on since the last optimizer's step, as the loss of this one."""
-        losses, self._losses = self._losses, []
-        if not self._has_loss:
-            name = "loss" if len(self._optimizers) == 1 else f"loss_{self._optimizers.index(optimizer) + 1}"
-            for loss in losses:
+        """Record what `backward` was called on since the last optimizer's step, as the loss of this one.
+
+        Of several optimizers a loss counts for the one whose parameters it reached.
+        """
+        name, own = "loss", None
+        if len(self._optimizers) > 1:
+            name, own = f"loss_{self._optimizers.index(optimizer) + 1}", _parameters_of(optimizer)
+        pending, self._losses = self._losses, []
+        for loss, to in pending:
+            if own is not None and to is not None and to.isdisjoint(own):
+                self._losses.append((loss, to))
+            elif self._given_scalars.isdisjoint({"loss", name}):
                 sample.scalar(name, loss)
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         started, recorder = time.perf_counter(), self._recorder
-        if recorder is None or not self._is_watched(optimizer):
+        if recorder is None or not self._is_watched(optimizer) or self._is_nested(args):
             return
+        self._call = None
         try:
             self._end_phase(OPTIMIZER)
-            # A fused optimizer is told by its scaler and skips by itself.
-            found_inf = getattr(optimizer, "found_inf", None)
-            self._was_skipped |= found_inf is not None and bool(found_inf)
+            self._was_skipped |= _is_skipping(optimizer)
             if _has_closure(args, kwargs):
                 # The closure ran forward and backward within the step: only now are the gradients there.
                 self._closure_of = None
                 self._look(recorder, optimizer)
                 if self._sample is not None:
                     self._take_losses(self._sample, optimizer)
-                    self._sample.gradients(self._layout.parameters())
+                    if not any(optimizer is one for one in self._stepped):
+                        self._sample.gradients(self._chosen(optimizer))
         except Exception as error:  # noqa: BLE001 - as above
             recorder.failed(FRAMES, error)
         self._own += time.perf_counter() - started
@@ -406,7 +463,7 @@ class NeuralDbg:
         self._scaled = None
         self._was_skipped = True
         with recorder.contained(FRAMES):
-            self._measure(recorder, optimizer, gradients=True)
+            self._measure(recorder, optimizer, gradients=True, is_skipping=True)
         if self._is_last(optimizer):
             self._end_step(recorder)
 
@@ -436,8 +493,7 @@ class NeuralDbg:
 
     def _frame(self, recorder: Recorder, sample: Sample) -> Frame:
         """Finish the sample: its frame, with what went wrong only where that began."""
-        if not self._was_skipped:
-            sample.after_step()
+        sample.after_step()
         if self._is_compiled and self._trail is None and self._compiled.notice is not None:
             recorder.notice(self._compiled.notice)
         frame = sample.finish(self._step, self._optimizers, self._trail, was_skipped=self._was_skipped)
@@ -449,6 +505,18 @@ class NeuralDbg:
         was_broken, self._is_broken = self._is_broken, bool(frame.anomalies)
         return dataclasses.replace(frame, scalars=scalars, anomalies=() if was_broken else frame.anomalies)
 
+    def _is_nested(self, args: tuple[Any, ...]) -> bool:
+        """Say whether a call of `step` with `args` is made by another: an optimizer's own may call its base class'."""
+        outer = self._call
+        if outer is None or outer is args or outer[0] is not args[0]:
+            return False
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - an exception may have ended the outer one untold
+        while frame is not None:
+            if frame.f_code is _STEP and frame.f_locals.get("args") is outer:
+                return True
+            frame = frame.f_back
+        return False
+
     def _is_last(self, optimizer: Optimizer) -> bool:
         return optimizer is self._optimizers[-1]
 
@@ -456,6 +524,11 @@ class NeuralDbg:
         if not self._optimizers and not _parameters_of(optimizer).isdisjoint(map(id, self._model.parameters())):
             self._optimizers = (optimizer,)
         return any(optimizer is one for one in self._optimizers)
+
+
+def _look_at(layout: Layout) -> tuple[Collection[nn.Module], Collection[nn.Module]]:
+    layout.look()
+    return layout.layers, layout.modules
 
 
 def _one_model(model: Any) -> tuple[nn.Module, str]:
@@ -486,6 +559,12 @@ def _listed(optimizer: Any) -> tuple[Optimizer, ...]:
 def _are_finite(losses: Iterable[Tensor | float]) -> bool:
     """Say whether the losses that are known on the host are finite."""
     return all(isinstance(loss, Tensor) or math.isfinite(loss) for loss in losses)
+
+
+def _is_skipping(optimizer: Optimizer) -> bool:
+    """Say whether a fused optimizer, which skips by itself, was told by its scaler to skip this step."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
 
 
 def _inverse_of(scale: Tensor | None) -> Tensor | None:

@@ -28,11 +28,11 @@ class ModuleHooks:
         self.sentinel: Sentinel | None = None
 
         def enter(module: nn.Module, inputs: Any) -> None:
-            if not torch.compiler.is_compiling() and self.sample is not None:
+            if not _is_traced() and self.sample is not None:
                 self.sample.enter(module, inputs)
 
         def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-            if torch.compiler.is_compiling():
+            if _is_traced():
                 return
             if self.sample is not None:
                 self.sample.leave(module, inputs, output)
@@ -46,4 +46,12 @@ class ModuleHooks:
 
     def hang(self) -> list[RemovableHandle]:
         """Hang the hooks on all modules, until the handles are removed."""
-        return [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave)]
+        return [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),  # an exception ends a pass too
+        ]
+
+
+def _is_traced() -> bool:
+    """Say whether tensors stand for others now: under torch.compile, and inside of torch.func's transforms."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 - torch asks so itself

@@ -16,6 +16,7 @@ from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch.flops import FlopCounter
 from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.memory import LayerMemory, MemoryReader
+from neural_callbacks.pytorch.sentinel import in_backward
 from neural_callbacks.pytorch.structures import tensors
 from neural_callbacks.pytorch.trace import Trace
 
@@ -84,7 +85,8 @@ class Profile:
         self._trace.leave(module, outputs)
         mark = self.mark()
         self._flops.leave(module)
-        self._memory.output(module, outputs)
+        if not in_backward():  # what a checkpoint runs again takes the place of what it ran before
+            self._memory.output(module, outputs)
         self.own_since(mark)
 
     def finish(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from torch.optim import Optimizer
 
 from neural_callbacks.pytorch.statistics import PLAIN, measurable
 from neural_callbacks.pytorch.structures import tensors
+
+# Returns the layers of a model, and all its modules.
+Look = Callable[[], tuple[Collection[nn.Module], Collection[nn.Module]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +60,27 @@ class Trail:
 
 
 class Sentinel:
-    """Watches the `layers` of a model from step to step; the manager calls it."""
+    """Watches the `layers` of a model from step to step; the manager calls it.
 
-    def __init__(self, layers: Collection[nn.Module]) -> None:
+    `look` gives the layers and all modules of the model as they are now: it is asked about a module that was not met
+    before, which may have been put into the model since.
+    """
+
+    def __init__(self, layers: Collection[nn.Module], look: Look | None = None) -> None:
+        self._look = look
         self.watch(layers)
         # How many passes are held at most: as many as have come before a backward pass so far. Who evaluates without
         # no_grad must not find the outputs of all batches in memory.
         self._most = 2 * len(layers)
         self._count = 0
-        # The thread that the last forward pass ran in: its losses are that thread's too.
-        self.thread = 0
         self.forget()
 
     def watch(self, layers: Collection[nn.Module]) -> None:
         """Watch `layers` from now on."""
         self._layers = frozenset(layers)
+        # Other modules that were met: of the model, and of others.
+        self._inside: frozenset[nn.Module] = frozenset()
+        self._strangers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         # What torch itself brings without parameters turns no finite gradient into one that is not.
         self._suspects = frozenset(
             module
@@ -81,10 +90,11 @@ class Sentinel:
 
     def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Note the forward pass of a layer; this runs for every module in every step."""
-        if module not in self._layers or not torch.is_grad_enabled() or in_backward():
+        if module not in self._layers and not self._is_new(module):
+            return
+        if not torch.is_grad_enabled() or in_backward():
             return
         self.order.append(module)
-        self.thread = get_ident()
         self._count += 1
         is_one = isinstance(output, Tensor)
         if is_one and output.is_cpu:
@@ -95,6 +105,20 @@ class Sentinel:
             for tensor in (output,) if is_one else tensors(output):
                 if tensor.requires_grad:
                     tensor.register_hook(functools.partial(self._backward, module))
+
+    def _is_new(self, module: nn.Module) -> bool:
+        """Say whether a module is a layer that was put into the model since the last look."""
+        if module in self._inside or module in self._strangers or self._look is None:
+            return False
+        if not torch.is_grad_enabled() or getattr(module, "_is_replica", False):  # DataParallel makes these anew each step
+            return False
+        layers, modules = self._look()
+        if module in layers:
+            self.watch(layers)
+        elif module not in modules:
+            self._strangers.add(module)
+        self._inside = frozenset(modules).difference(layers)
+        return module in layers
 
     def _note_several(self, module: nn.Module, inputs: Any, outputs: tuple[Tensor, ...]) -> None:
         if outputs and not outputs[0].is_cpu:
@@ -192,7 +216,8 @@ def is_finite(values: Iterable[Tensor]) -> bool:
         for tensor in values:
             try:
                 # Whatever has no such array, as on a device or in bfloat16, raises: to ask first takes as long again.
-                flat = tensor.numpy().reshape(-1) if type(tensor) in PLAIN else None
+                is_real = type(tensor) in PLAIN and not tensor.is_complex()  # of which numpy would warn
+                flat = tensor.numpy().reshape(-1) if is_real else None
                 # The square of a large value may overflow: only then is each value looked at.
                 is_fine = flat is not None and (math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all()))
             except (TypeError, RuntimeError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from threading import get_ident
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from neural_callbacks.pytorch import anomalies
 from neural_callbacks.pytorch.activity import Activity
 from neural_callbacks.pytorch.distributed import whole
 from neural_callbacks.pytorch.layout import Layout, Signature
+from neural_callbacks.pytorch.operations import running_function
 from neural_callbacks.pytorch.parameters import ParameterTaps
 from neural_callbacks.pytorch.profile import Profile
 from neural_callbacks.pytorch.reducers import Reduced, Reducer, reducer_for
@@ -52,6 +53,15 @@ class _Pass:
         return self.went_back or not self.has_gradient
 
 
+@dataclass
+class _Thread:
+    """The modules that run in one thread, the outermost first, and the pass that they belong to."""
+
+    running: list[nn.Module] = field(default_factory=list)
+    of: _Pass = field(default_factory=_Pass)
+    is_evaluation: bool = False
+
+
 _Measured = tuple[str, nn.Module | nn.Parameter, _Pass | None]
 
 
@@ -70,8 +80,6 @@ class Sample:
         self._binned = binned
         self.profile = profile
         self.own_seconds = 0.0
-        # The thread that the last forward pass ran in.
-        self.thread = 0
         self._called: list[nn.Module] = []
         self._signatures: dict[nn.Module, Signature] = {}
         self._reducers: dict[torch.device, Reducer] = {}
@@ -80,8 +88,9 @@ class Sample:
         self._scalars: dict[Reducer, list[str]] = {}
         self._parameters = ParameterTaps(self._reducer, self._note)
         self._activity = Activity()
-        self._running: list[nn.Module] = []
-        self._pass = _Pass()
+        self._threads: defaultdict[int, _Thread] = defaultdict(_Thread)
+        self._lock = threading.Lock()
+        self._is_on_the_way_back = False
         self._on_the_way_forward: Counter[nn.Module] = Counter()
         self._inverse_scale: Tensor | None = None
         self._by_output: set[nn.Module] = set()
@@ -108,15 +117,17 @@ class Sample:
         if module not in self._layout.modules:
             return
         started = time.perf_counter()
+        thread = self._threads[threading.get_ident()]
         try:
-            if not self._running:
-                self.thread = get_ident()
-                self._pass = _Pass()
-                if self.profile is not None:
-                    self.profile.begin_pass(module, inputs, is_layer=module in self._layout.layers)
-            self._running.append(module)
-            if self.profile is not None and module in self._layout.layers:
-                self.profile.enter(module, inputs)
+            is_layer = module in self._layout.layers
+            if not thread.running:
+                thread.of, thread.is_evaluation = _Pass(), _is_evaluation()
+            thread.running.append(module)
+            if self.profile is not None and not thread.is_evaluation:
+                if len(thread.running) == 1:
+                    self.profile.begin_pass(module, inputs, is_layer=is_layer)
+                if is_layer:
+                    self.profile.enter(module, inputs)
         except Exception as error:  # noqa: BLE001 - as `contained`, in a fraction of its time
             self._stop_profile(error)
         self.own_seconds += time.perf_counter() - started
@@ -126,24 +137,29 @@ class Sample:
         self._layout.look()
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Note that the forward pass of a module has ended; measure what a layer gave out."""
+        """Note that the forward pass of a module has ended; measure what a layer gave out.
+
+        One that an exception broke off gives out None.
+        """
         if module not in self._layout.modules:
             return
         started = time.perf_counter()
-        profile = self.profile
+        thread = self._threads[threading.get_ident()]
+        profile = None if thread.is_evaluation else self.profile
+        is_layer = module in self._layout.layers
         try:
-            if profile is not None and module in self._layout.layers:
+            if profile is not None and is_layer:
                 profile.leave(module, [*tensors(output)])
-            if module in self._running:
-                while self._running.pop() is not module:
-                    pass  # one inside ended by an exception that was caught
-                if profile is not None and not self._running:
-                    profile.end_pass(module, is_layer=module in self._layout.layers)
+            if module in thread.running:
+                while thread.running.pop() is not module:
+                    pass  # one inside ended by what is no Exception, as an interrupt
+                if profile is not None and not thread.running:
+                    profile.end_pass(module, is_layer=is_layer)
         except Exception as error:  # noqa: BLE001 - as above
             self._stop_profile(error)
-        if module in self._layout.layers and torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
+        if is_layer and output is not None and torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
             mark = None if profile is None else profile.mark()
-            self._forward(module, inputs, output)
+            self._forward(module, inputs, output, thread.of)
             if profile is not None:
                 profile.own_since(mark)
         self.own_seconds += time.perf_counter() - started
@@ -152,7 +168,7 @@ class Sample:
         self.profile = None
         self._recorder.failed(PROFILE, error)
 
-    def _forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _forward(self, module: nn.Module, inputs: Any, output: Any, of: _Pass) -> None:
         """Measure the output of a layer's forward pass, and have its gradient measured on the way back."""
         try:
             if in_backward():
@@ -160,9 +176,13 @@ class Sample:
                     return
             else:
                 self._on_the_way_forward[module] += 1
-            self._take(module, inputs, tensors(output), self._pass)
+            self._take(module, inputs, tensors(output), of)
         except Exception as error:  # noqa: BLE001 - as above
             self._recorder.failed(ACTIVATIONS, error)
+
+    @property
+    def _pass(self) -> _Pass:
+        return self._threads[threading.get_ident()].of
 
     # What `compiled.CompiledTaps` shows of a model that is compiled; see its `Observer`.
 
@@ -171,7 +191,7 @@ class Sample:
         self._has_run_eagerly = True
         if torch.is_grad_enabled() and not self._is_off(ACTIVATIONS):
             started = time.perf_counter()
-            self._forward(module, inputs, output)
+            self._forward(module, inputs, output, self._pass)
             self.own_seconds += time.perf_counter() - started
 
     def activation(self, module: nn.Module, values: Tensor, input_shapes: tuple[Shape, ...]) -> None:
@@ -215,14 +235,23 @@ class Sample:
                 if isinstance(logits, Tensor) and logits.requires_grad:
                     logits.register_hook(functools.partial(self._backward_logits, module, of))
 
-    def scaled_by(self, scale: Tensor | None) -> None:
-        """Say that the losses of the gradients that come were multiplied by `scale` (None: by nothing)."""
-        self._running = []  # what an exception broke off has not left
+    def backward_begins(self, scale: Tensor | None) -> None:
+        """Note that `backward` starts, from losses that were multiplied by `scale` (None: by nothing)."""
+        self._threads[threading.get_ident()].running = []  # what an interrupt broke off has not left
+        self._is_on_the_way_back = True
         self._inverse_scale = None if scale is None else scale.detach().double().reciprocal()
 
+    def backward_ends(self) -> None:
+        """Note that it has ended."""
+        self._is_on_the_way_back = False
+
+    def _is_elsewhere(self) -> bool:
+        # A graph kept by the user runs backward again in later steps: by then this sample is over. And what
+        # `torch.autograd.grad` computes on its way is not the gradient of the loss: it alone may not meet a checkpoint.
+        return self._is_off(ACTIVATIONS) or not (self._is_on_the_way_back or torch.autograd._is_checkpoint_valid())  # noqa: SLF001 - nothing else tells
+
     def _backward(self, module: nn.Module, of: _Pass, gradient: Tensor) -> None:
-        # A graph kept by the user runs backward again in later steps: by then this sample is over.
-        if self._is_off(ACTIVATIONS):
+        if self._is_elsewhere():
             return
         started = time.perf_counter()
         mark = None if self.profile is None else self.profile.mark()
@@ -238,7 +267,7 @@ class Sample:
 
     def _backward_logits(self, module: nn.Module, of: _Pass, gradient: Tensor) -> None:
         # The way back meets an output before its logits: where the output had a gradient, that is the one.
-        if module not in self._by_output and not self._is_off(ACTIVATIONS):
+        if module not in self._by_output and not self._is_elsewhere():
             with self._recorder.contained(ACTIVATIONS):
                 of.went_back = True
                 self._by_logits.append(module)
@@ -297,11 +326,12 @@ class Sample:
         if of is None and self._inverse_scale is not None:
             flat = flat * self._inverse_scale.to(flat)
         reducer = self._reducer(flat.device)
-        row = reducer.measure(flat, lasting=False)
-        measured = self._measured[reducer]
-        measured.append((kind, owner, of))
-        if of is not None:
-            self._activity.look(owner, values.detach(), (reducer, len(measured) - 1), row)
+        with self._lock:  # several threads may run the model
+            row = reducer.measure(flat, lasting=False)
+            measured = self._measured[reducer]
+            measured.append((kind, owner, of))
+            if of is not None:
+                self._activity.look(owner, values.detach(), (reducer, len(measured) - 1), row)
 
     def finish(
         self,
@@ -343,7 +373,7 @@ class Sample:
         matrices, histograms = gather(entries, rows, np.concatenate(counts) if counts else None, heights)
         figures = self._figures(reduced, matrices)
         profiles = self._activity.finish(
-            lambda place: reduced[place[0]].rows[place[1]], layout.layer_numbers.get, heights["layers"]
+            lambda place: reduced[place[0]].rows[place[1]], self._number_of, heights["layers"]
         )
         if self.profile is not None:
             with self._recorder.contained(PROFILE):
@@ -357,6 +387,12 @@ class Sample:
         self._reducers, self._measured, self._activity = {}, {}, Activity()
         self._parameters = ParameterTaps(self._reducer, self._note)
         return Frame(step, time.time(), matrices, histograms, figures, profiles, found)
+
+    def _number_of(self, place: tuple[Reducer, int]) -> int | None:
+        """Return the row of the layer that gave out what was measured at a place; None where it does not count."""
+        _, owner, of = self._measured[place[0]][place[1]]
+        counts = isinstance(owner, nn.Module) and (of is None or of.is_training)
+        return self._layout.layer_numbers.get(owner) if counts else None
 
     def _anomalies(
         self,
@@ -427,6 +463,11 @@ def _histograms(places: Mapping[int, Sequence[int]], counts: IntArray) -> Histog
     by_bin = np.add.reduceat(counts[order], starts)[:, _CODE_OF_BIN]
     row, column = np.nonzero(by_bin)
     return Histograms(np.stack([np.array(numbers)[row], column, by_bin[row, column]], axis=1))
+
+
+def _is_evaluation() -> bool:
+    """Say whether the forward pass that begins is one without gradients that no checkpoint will run again."""
+    return not torch.is_grad_enabled() and not in_backward() and running_function() is None
 
 
 def _signature(inputs: Any, outputs: Sequence[Tensor]) -> Signature:

@@ -80,8 +80,8 @@ def test_training_without_an_optimizer_given_is_the_same(problem, tmp_path):
 def test_a_tap_that_disturbs_is_seen(problem, tmp_path, monkeypatch):
     measure = Sample._forward
 
-    def disturb(self, module, inputs, output):
-        measure(self, module, inputs, output)
+    def disturb(self, module, inputs, output, of):
+        measure(self, module, inputs, output, of)
         if isinstance(output, torch.Tensor) and output.is_floating_point():
             output.data.mul_(1 + torch.finfo(torch.float32).eps)
 
