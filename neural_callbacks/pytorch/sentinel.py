@@ -110,7 +110,8 @@ class Sentinel:
         """Say whether a module is a layer that was put into the model since the last look."""
         if module in self._inside or module in self._strangers or self._look is None:
             return False
-        if not torch.is_grad_enabled() or getattr(module, "_is_replica", False):  # DataParallel makes these anew each step
+        # DataParallel makes new replicas for each step.
+        if not torch.is_grad_enabled() or getattr(module, "_is_replica", False):
             return False
         layers, modules = self._look()
         if module in layers:

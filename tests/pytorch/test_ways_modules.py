@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -40,7 +42,9 @@ def rows_of(reader):
     return {layer.own_name: row for row, layer in enumerate(reader.layers().layers)}
 
 
-Pair = collections.namedtuple("Pair", ["first", "second"])
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: object
 
 
 class Mixed(nn.Module):
@@ -215,32 +219,30 @@ def test_training_is_the_same_to_the_last_bit(name, every, tmp_path, read):
     assert reader.info().notices == ()
 
 
+def floats(value):
+    """Return the tensors of real numbers in an output of one of the models above."""
+    if isinstance(value, torch.Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, PackedSequence):
+        return [value.data]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else []
+    if isinstance(value, Output):
+        parts = [value.value, value.extra]
+    return [tensor for part in parts for tensor in floats(part)]
+
+
 def captured(model, x):
     """Run a forward and backward pass by hand; return each layer's outputs and their gradients, by its name."""
     outputs, gradients = collections.defaultdict(list), collections.defaultdict(list)
 
-    def tensors(value):
-        if isinstance(value, torch.Tensor):
-            yield from [value] if value.is_floating_point() else []
-        elif isinstance(value, PackedSequence):
-            yield value.data
-        elif isinstance(value, dict):
-            yield from (tensor for item in value.values() for tensor in tensors(item))
-        elif isinstance(value, (tuple, list)):
-            yield from (tensor for item in value for tensor in tensors(item))
-        elif isinstance(value, Output):
-            yield from (*tensors(value.value), *tensors(value.extra))
-
     def hook(name, module, _inputs, output):
         name = name or type(module).__name__
-        for tensor in tensors(output):
+        for tensor in floats(output):
             outputs[name].append(tensor.detach().clone())
             if tensor.requires_grad:
                 tensor.register_hook(lambda gradient: gradients[name].append(gradient.clone()))
 
-    handles = [
-        module.register_forward_hook(lambda *args, name=name: hook(name, *args)) for name, module in model.named_modules()
-    ]
+    handles = [module.register_forward_hook(functools.partial(hook, name)) for name, module in model.named_modules()]
     model(x).square().mean().backward()
     for handle in handles:
         handle.remove()
@@ -271,9 +273,7 @@ def test_rows_are_those_of_the_tensors_by_hand(name, tmp_path, read):
             assert_row(frame.matrices["activation_gradients"][row], gradients[layer])
     measured = {layer for layer, row in rows.items() if not np.isnan(frame.matrices["activations"][row, COUNT])}
     assert measured == {layer for layer in rows if outputs[layer]}
-    for number, (parameter, twin_s, was) in enumerate(
-        zip(model.parameters(), twin.parameters(), before, strict=True)
-    ):
+    for number, (parameter, twin_s, was) in enumerate(zip(model.parameters(), twin.parameters(), before, strict=True)):
         row = parameter_row(reader, model, number)
         if parameter.is_complex():
             for kind in ("weights", "gradients", "updates"):
@@ -415,7 +415,7 @@ def test_a_model_that_is_converted_in_mid_run_is_measured_as_it_is(tmp_path, rea
 def test_layers_without_data_are_no_hindrance(tmp_path, read):
     model = nn.Sequential(nn.Linear(3, 1))
     model.register_module("later", nn.Linear(3, 3, device="meta"))
-    model.forward = lambda x: model[0](x)
+    model.forward = model[0].__call__
     optimizer = torch.optim.SGD(model[0].parameters(), 0.1)
     with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
         train(model, optimizer, 2)
@@ -541,9 +541,7 @@ def test_computed_weights_are_not_computed_once_more(tmp_path, read):
         optimizer.step()
     reader = read(watch)
     table = reader.layers()
-    found = {
-        f"{table.layers[entry.layer].own_name}.{entry.name}": row for row, entry in enumerate(table.parameters)
-    }
+    found = {f"{table.layers[entry.layer].own_name}.{entry.name}": row for row, entry in enumerate(table.parameters)}
     assert set(found) == set(before)
     for name, row in found.items():
         assert_row(reader.matrix("weights", 0)[row], before[name])
@@ -573,13 +571,14 @@ class Replicas(nn.DataParallel):
 def test_of_a_model_that_runs_in_replicas_the_parameters_are_recorded_and_the_session_says_so(tmp_path, read, heard):
     model = Replicas(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1)))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    losses, gradients = [], []
     with NeuralDbg(model, optimizer, tmp_path, steps=[0, 1]) as watch:
         for step in range(4):
             optimizer.zero_grad()
             loss = (model(torch.randn(4, 3)) * (math.nan if step == 3 else 1.0)).sum()
             loss.backward()
-            gradient = model.module[0].weight.grad.clone() if step < 2 else gradient
-            losses = [*(losses if step else ()), loss.item()]
+            gradients.append(model.module[0].weight.grad.clone())
+            losses.append(loss.item())
             optimizer.step()
     sentence = (
         "The model runs in replicas on several devices (nn.DataParallel): its weights, gradients and updates are "
@@ -587,7 +586,7 @@ def test_of_a_model_that_runs_in_replicas_the_parameters_are_recorded_and_the_se
     )
     assert heard() == list(read(watch).info().notices) == [sentence]
     frame = read(watch).frame(1)
-    assert_row(frame.matrices["gradients"][0], gradient)
+    assert_row(frame.matrices["gradients"][0], gradients[1])
     assert "activations" not in frame.matrices
     assert frame.scalars["loss"] == pytest.approx(losses[1])
     assert [one.place for one in read(watch).anomalies()[3]][:1] == ["loss"]
