@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,6 +97,15 @@ def read():
 def seeded():
     torch.set_num_threads(1)  # tensors of a few values gain nothing from more, and a busy machine punishes it
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def uncompiled():
+    """What a test compiled is forgotten after it: of a process in which nothing was, more is known."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
 
 
 @pytest.fixture

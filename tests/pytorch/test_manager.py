@@ -53,7 +53,7 @@ def test_all_hooks_are_gone_after_the_end(tmp_path):
     assert set(vars(model)) == attributes
 
 
-@pytest.mark.parametrize(("sentinel", "count"), [(False, 2), (True, 4)])
+@pytest.mark.parametrize(("sentinel", "count"), [(False, 2), (True, 5)])
 def test_unsampled_steps_have_no_hook_but_those_of_the_optimizer_and_the_sentinel(tmp_path, sentinel, count):
     model, optimizer = model_and_optimizer()
     with NeuralDbg(model, optimizer, tmp_path, every=100, sentinel=sentinel):
