@@ -22,7 +22,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from neural.session.frame import BACKWARD, OPTIMIZER, Frame
+from neural.session.frame import BACKWARD, KINDS, OPTIMIZER, Frame
 from neural_callbacks import ranks
 from neural_callbacks.pytorch import calls
 from neural_callbacks.pytorch.compiled import CompiledTaps, is_compiled, is_in_use
@@ -497,6 +497,8 @@ class NeuralDbg:
         if self._is_compiled and self._trail is None and self._compiled.notice is not None:
             recorder.notice(self._compiled.notice)
         frame = sample.finish(self._step, self._optimizers, self._trail, was_skipped=self._was_skipped)
+        if self._is_compiled and self._compiled.was_cut_short:
+            frame = _without_activations(frame)  # they are of some of the step's calls only
         scalars = dict(frame.scalars)
         if not math.isnan(self._schedule.overhead):
             scalars["overhead"] = self._schedule.overhead
@@ -529,6 +531,13 @@ class NeuralDbg:
 def _look_at(layout: Layout) -> tuple[Collection[nn.Module], Collection[nn.Module]]:
     layout.look()
     return layout.layers, layout.modules
+
+
+def _without_activations(frame: Frame) -> Frame:
+    def kept(of_kind: Mapping[str, Any]) -> dict[str, Any]:
+        return {kind: value for kind, value in of_kind.items() if KINDS[kind].rows != "layers"}
+
+    return dataclasses.replace(frame, matrices=kept(frame.matrices), histograms=kept(frame.histograms))
 
 
 def _one_model(model: Any) -> tuple[nn.Module, str]:

@@ -97,6 +97,8 @@ def read():
 def seeded():
     torch.set_num_threads(1)  # tensors of a few values gain nothing from more, and a busy machine punishes it
     torch.manual_seed(0)
+    yield
+    torch.compiler.reset()  # where something was compiled, a model may be, as far as an observer can know
 
 
 @pytest.fixture(autouse=True)

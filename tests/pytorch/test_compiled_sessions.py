@@ -207,3 +207,19 @@ def test_a_loss_that_is_not_finite_is_noticed_at_its_step(tmp_path, heard):
     anomalies = read(watch).anomalies()
     assert list(anomalies) == [4]
     assert anomalies[4][0].place == "loss"
+
+
+def test_a_step_of_which_some_calls_alone_could_be_seen_has_no_activations(tmp_path, heard):
+    torch.manual_seed(0)
+    model = torch.compile(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
+        for step in range(6):
+            optimizer.zero_grad()
+            for size in (8, 5 if step == 3 else 8):
+                model(torch.randn(size, 6)).sum().backward()
+            optimizer.step()
+    assert len(heard()) == 2  # of what is withheld, and of other shapes than before
+    reader = read(watch)
+    assert reader.steps("gradients").tolist() == list(range(6))
+    assert reader.steps("activations").tolist() == [1, 2]

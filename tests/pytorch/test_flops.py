@@ -525,6 +525,7 @@ def test_a_formula_that_does_not_fit_reaches_nobody(monkeypatch):
 
 def test_a_compiled_part_is_not_counted():
     torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
     compiled = Failing(None)
     compiled.compile(backend="aot_eager", fullgraph=True)
     model, inputs = nn.Sequential(compiled, nn.Linear(5, 4)), (torch.randn(5, 4),)
