@@ -81,7 +81,6 @@ class Sentinel:
         # Other modules that were met: of the model, and of others.
         self._inside: frozenset[nn.Module] = frozenset()
         self._strangers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-        self._has_looked = False
         # What torch itself brings without parameters turns no finite gradient into one that is not.
         self._suspects = frozenset(
             module
@@ -109,9 +108,11 @@ class Sentinel:
 
     def _is_new(self, module: nn.Module) -> bool:
         """Say whether a module is a layer that was put into the model since the last look."""
-        if module in self._inside or module in self._strangers or self._look is None or self._has_looked:
+        if module in self._inside or module in self._strangers or self._look is None:
             return False
-        self._has_looked = True  # once in a step: who runs new modules in each one shall not pay for each
+        # DataParallel makes new replicas for each step.
+        if not torch.is_grad_enabled() or getattr(module, "_is_replica", False):
+            return False
         layers, modules = self._look()
         if module in layers:
             self.watch(layers)
@@ -217,7 +218,8 @@ def is_finite(values: Iterable[Tensor]) -> bool:
         for tensor in values:
             try:
                 # Whatever has no such array, as on a device or in bfloat16, raises: to ask first takes as long again.
-                flat = tensor.numpy().reshape(-1) if type(tensor) in PLAIN else None
+                is_real = type(tensor) in PLAIN and not tensor.is_complex()  # of which numpy would warn
+                flat = tensor.numpy().reshape(-1) if is_real else None
                 # The square of a large value may overflow: only then is each value looked at.
                 is_fine = flat is not None and (math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all()))
             except (TypeError, RuntimeError):

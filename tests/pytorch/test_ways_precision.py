@@ -68,7 +68,7 @@ def in_a_list(scaler, loss, _model, optimizer):
     scaler.step(optimizer)
 
 
-# What each does without a scaler: its `scale` and `step` are there, and do nothing.
+# A scaler that is not enabled makes of each of them the same without scaling.
 WAYS = [directly, unscaled_and_clipped, accumulated, in_a_list]
 
 
