@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from neural.session.layers import Layer, LayerTable, Parameter, Shape, canonical_names
 from neural_callbacks.pytorch.distributed import own_class
@@ -75,11 +76,12 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return (name, parameter) of those that a layer owns."""
+    """Return (name, parameter) of those that a layer owns; of a lazy layer that has not run yet none."""
     if _neural_type(module) is not None:
-        return list(module.named_parameters())
+        return [(name, parameter) for name, parameter in module.named_parameters() if not is_lazy(parameter)]
     # Not by named_parameters(), which takes ten times as long: this runs for each layer of each sample.
-    return [(name, parameter) for name, parameter in module._parameters.items() if parameter is not None]  # noqa: SLF001
+    own = module._parameters.items()  # noqa: SLF001
+    return [(name, parameter) for name, parameter in own if parameter is not None and not is_lazy(parameter)]
 
 
 def _fingerprint(module: nn.Module) -> list[Any]:
@@ -139,7 +141,7 @@ class Layout:
         found: dict[int, nn.Parameter] = {}
         for module in self.modules:
             for parameter in module._parameters.values():  # noqa: SLF001 - as above
-                if parameter is not None:
+                if parameter is not None and not is_lazy(parameter):
                     found[id(parameter)] = parameter
         return list(found.values())
 

@@ -427,6 +427,41 @@ def test_layers_without_data_are_no_hindrance(tmp_path, read):
     assert reader.frame(0).profiles["memory"][rows["later"], 1] == 0
 
 
+def test_lazy_layers_have_parameters_from_their_first_run_on(tmp_path, read):
+    class Late(nn.Module):
+        """Two layers whose sizes are known when they run, one from the second step on."""
+
+        late = False
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.LazyLinear(4), nn.LazyLinear(1)
+
+        def forward(self, x):
+            hidden = self.first(x)
+            return self.second(hidden) if self.late else hidden.sum(-1)
+
+    model = Late()
+    model(torch.randn(3, 6, 3))
+    optimizer = torch.optim.SGD(model.first.parameters(), 0.1)
+    with NeuralDbg(model, optimizer, tmp_path, every=1) as watch:
+        train(model, optimizer, 2)
+        model.late = True
+        train(model, optimizer, 1)
+        optimizer.add_param_group({"params": list(model.second.parameters())})
+        weights = model.second.weight.detach().clone()
+        train(model, optimizer, 1)
+    reader = read(watch)
+    assert reader.info().notices == ()
+    table = reader.layers()
+    assert [len(reader.matrix("weights", step)) for step in range(4)] == [2, 2, 4, 4]
+    assert [(table.layers[entry.layer].type, entry.name) for entry in table.parameters] == [
+        ("Linear", "weight"),
+        ("Linear", "bias"),
+    ] * 2
+    assert_row(reader.matrix("weights", 3)[2], weights)
+
+
 def test_a_part_that_lives_elsewhere_is_measured_where_it_is(tmp_path, read):
     # Where tensors go when a model is moved, only its device tells: here to a device without data and back.
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
@@ -613,9 +648,14 @@ def test_silent_units_are_those_that_gave_out_nothing_in_the_whole_step(layers, 
         model[0].weight.mul_(0.1)
         unit[[0, 4]] = -50.0
         unit[[1, 2, 3, 5]] = 0.05
+        model[0].weight[1:3] = 0
+        model[0].weight[1, 0], model[0].weight[2, 0] = 1, -1  # these fire in the first call alone, and in the second
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     rows = 1000 if large else 4
     batches = [torch.randn(shape(rows)), torch.randn(shape(rows))]
+    for batch, sign in zip(batches, (1, -1), strict=True):
+        values = batch.select(-1 if isinstance(model[0], nn.Linear) else 1, 0)
+        values.abs_().add_(1).mul_(sign)
     with torch.no_grad():
         outputs = [copy.deepcopy(model)(batch) for batch in batches]
         others = [number for number in range(outputs[0].dim()) if number != axis]
