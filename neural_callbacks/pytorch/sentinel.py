@@ -170,7 +170,6 @@ class Sentinel:
     def forget(self) -> None:
         """Begin a new step."""
         self._count = 0
-        self._has_looked = False
         self.release()
         self.order: deque[nn.Module] = deque(maxlen=self._most)
         self.bad_on_the_way_back: list[nn.Module] = []

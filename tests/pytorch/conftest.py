@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,15 +98,6 @@ def seeded():
     torch.manual_seed(0)
     yield
     torch.compiler.reset()  # where something was compiled, a model may be, as far as an observer can know
-
-
-@pytest.fixture(autouse=True)
-def uncompiled():
-    """What a test compiled is forgotten after it: of a process in which nothing was, more is known."""
-    yield
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()
-        torch._dynamo.utils.counters.clear()
 
 
 @pytest.fixture
