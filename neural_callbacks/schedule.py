@@ -29,8 +29,8 @@ class Depth(IntEnum):
     """How much of a step is measured; each depth includes those before it."""
 
     NOTHING = 0
-    STATISTICS = 1  # with trace, memory and all else that a frame holds
-    HISTOGRAMS = 2
+    STATISTICS = 1
+    HISTOGRAMS = 2  # with times, memory and FLOPs too
 
 
 @dataclass(frozen=True)
