@@ -64,7 +64,7 @@ class Recorder:
         notices: Sequence[str] = (),
     ) -> None:
         started = time.time()
-        wanted = _checked(run_name) if run_name is not None else _run_name(model, started)
+        wanted = checked_run_name(run_name) if run_name is not None else _run_name(model, started)
         rank = ranks.find()
         # The ranks' clocks differ, and with them the names that they would make.
         topic = run_name if run_name is not None else model
@@ -191,7 +191,12 @@ def _makes(folder: Path) -> bool:
     return True
 
 
-def _checked(run_name: str) -> str:
+def checked_run_name(run_name: str) -> str:
+    """Return `run_name`.
+
+    Raises:
+        ValueError: it does not name a folder below the log directory.
+    """
     path = Path(run_name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(

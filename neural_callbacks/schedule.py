@@ -12,15 +12,15 @@ from numbers import Real
 from neural_callbacks.governor import REPLAN_STEPS, Governor
 from neural_callbacks.ledger import Ledger
 
-# Where nothing else is said, PyTorch is watched within this share of its training time: less than two runs of the same
-# training differ by on the machine of docs/performance.md, so that nobody has a reason to leave it out.
+# Where nothing else is said, training is watched within this share of its time: less than two runs of the same training
+# differ by on the machine of docs/performance.md, so that nobody has a reason to leave it out.
 DEFAULT_OVERHEAD_BUDGET = 0.02
-# ... and Keras, which has no budget yet, on every so many-th step.
-DEFAULT_EVERY = 10
 # Histograms come with the first sample and one in so many after it. One takes several times the bytes of the other
 # statistics of its tensor and makes the sample dearer, and distributions move slowly: of what a chart can tell, little
 # is lost with one in ten.
 HISTOGRAMS_EVERY = 10
+# Where a profile takes a run of the step by itself, it comes with the first of these and one in so many after it.
+PROFILES_EVERY = 10
 # Steps named one by one are kept in the session's record of itself, which has room for some ten thousand.
 MOST_STEPS = 10_000
 
@@ -30,7 +30,8 @@ class Depth(IntEnum):
 
     NOTHING = 0
     STATISTICS = 1
-    HISTOGRAMS = 2  # with times, memory and FLOPs too
+    HISTOGRAMS = 2  # with times, memory and FLOPs too, where these can be had beside
+    PROFILE = 3  # with times, memory and FLOPs by a run of the step by itself
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Schedule:
         overhead_budget: float | None,
         *,
         aligned: bool = False,
+        profiles_apart: bool = False,
     ) -> None:
         self.every = every
         self.steps = steps
@@ -81,12 +83,24 @@ class Schedule:
             self._sampled = Every(every)
         else:
             self._sampled = frozenset(steps or ()).__contains__
-        self._depth = Depth.HISTOGRAMS
+        self._profiles_apart = profiles_apart
+        self._depth = Depth.PROFILE if profiles_apart else Depth.HISTOGRAMS
         self._samples_since_histograms = 0
+        self._histograms_since_profile = 0
 
-    def anew(self, *, aligned: bool = False) -> Schedule:
-        """Return a schedule of the same kind for another training; `aligned` as for `Governor`."""
-        return Schedule(self.every, self.steps, self.overhead_budget, aligned=aligned)
+    def anew(self, *, aligned: bool = False, profiles_apart: bool = False) -> Schedule:
+        """Return a schedule of the same kind for another training.
+
+        `aligned` is as for `Governor`; with `profiles_apart` there are steps of depth PROFILE, for who has no profile
+        beside the other depths.
+        """
+        options = {"aligned": aligned, "profiles_apart": profiles_apart}
+        return Schedule(self.every, self.steps, self.overhead_budget, **options)
+
+    @property
+    def step_seconds(self) -> float:
+        """The seconds that a step takes without NeuralDbg, of late; NaN while no plain step was reported."""
+        return self._ledger.step_seconds
 
     @property
     def overhead(self) -> float:
@@ -121,10 +135,17 @@ class Schedule:
 
     def _choose_depth(self, latest: Depth) -> None:
         """Choose the depth of the next sample after the `latest` one."""
-        self._samples_since_histograms = 0 if latest is Depth.HISTOGRAMS else self._samples_since_histograms + 1
+        self._samples_since_histograms = 0 if latest >= Depth.HISTOGRAMS else self._samples_since_histograms + 1
+        self._histograms_since_profile += latest is Depth.HISTOGRAMS
+        if latest is Depth.PROFILE:
+            self._histograms_since_profile = 0
         # Who names the steps wants to see all of them.
-        is_full = self.steps is not None or self._samples_since_histograms >= HISTOGRAMS_EVERY - 1
-        self._depth = Depth.HISTOGRAMS if is_full else Depth.STATISTICS
+        if self.steps is None and self._samples_since_histograms < HISTOGRAMS_EVERY - 1:
+            self._depth = Depth.STATISTICS
+        elif self._profiles_apart and (self.steps is not None or self._histograms_since_profile >= PROFILES_EVERY - 1):
+            self._depth = Depth.PROFILE
+        else:
+            self._depth = Depth.HISTOGRAMS
 
 
 def schedule_from(

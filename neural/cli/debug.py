@@ -15,7 +15,7 @@ from neural.dsl.parser import parse_file
 from neural.session.reader import find_sessions
 from neural.training import start
 from neural.training.progress import Observation
-from neural_callbacks.schedule import DEFAULT_EVERY, DEFAULT_OVERHEAD_BUDGET
+from neural_callbacks.schedule import DEFAULT_OVERHEAD_BUDGET
 
 # How soon it is noticed after training that TensorBoard has ended, in seconds.
 LOOK_EVERY = 0.5
@@ -50,7 +50,7 @@ def debug(
         )
     observe = Observation(logdir, every=every, overhead_budget=overhead_budget)
     network = parse_file(file)
-    start.check(network, backend=backend, dataset=dataset, observe=observe)
+    start.check(network, backend=backend, dataset=dataset)
     if not no_server:
         check_port(port)
     check_logdir(logdir)
@@ -64,7 +64,7 @@ def debug(
         try:
             if server is not None:
                 progress.say("page", _address(server, port))
-            progress.say("training", f"{network.name} on {backend}, {_measured(observe, backend)}")
+            progress.say("training", f"{network.name} on {backend}, {_measured(observe)}")
             with progress:
                 start.train(
                     network, backend=backend, dataset=dataset, epochs=epochs, observe=observe, progress=progress
@@ -80,13 +80,12 @@ def debug(
     return 0
 
 
-def _measured(observe: Observation, backend: start.Backend) -> str:
+def _measured(observe: Observation) -> str:
     """Say which steps are measured, also where the observer's default decides."""
-    if observe.every is None and backend == "pytorch":
+    if observe.every is None:
         budget = DEFAULT_OVERHEAD_BUDGET if observe.overhead_budget is None else observe.overhead_budget
         return f"measured as often as {100 * budget:g} % of the time allows"
-    every = DEFAULT_EVERY if observe.every is None else observe.every
-    return "every step measured" if every == 1 else f"every {every} steps measured"
+    return "every step measured" if observe.every == 1 else f"every {observe.every} steps measured"
 
 
 def _address(server: TensorBoardProcess, port: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from neural.dsl.errors import NeuralError
-from neural_callbacks.schedule import DEFAULT_EVERY, DEFAULT_OVERHEAD_BUDGET
+from neural_callbacks.schedule import DEFAULT_OVERHEAD_BUDGET
 
 DEFAULT_PORT = 8050
 DEFAULT_LOGDIR = "runs"
@@ -87,13 +87,13 @@ def run(**options: Any) -> None:
     "--every",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Measure every N-th training step. [default on tensorflow: {DEFAULT_EVERY}]",
+    help="Measure every N-th training step, in place of a budget.",
 )
 @click.option(
     "--overhead-budget",
     callback=_share,
     metavar="SHARE",
-    help="Measure as often as this share of the training time allows, as 0.02 or 2%; on pytorch. "
+    help="Measure as often as this share of the training time allows, as 0.02 or 2%. "
     f"[default: {DEFAULT_OVERHEAD_BUDGET}]",
 )
 @click.option("--no-server", is_flag=True, help="Train and record only, without TensorBoard.")

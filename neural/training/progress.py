@@ -13,7 +13,7 @@ class Observation:
 
     `run_name` None lets the observer make one of the network's name and the time. Every `every`-th step is measured, or
     as many as `overhead_budget` allows, a share of the training time; where both are None, what the observer has as its
-    default. Keras knows no budget yet.
+    default.
     """
 
     log_dir: str | Path

@@ -7,7 +7,7 @@ import importlib.util
 from typing import Literal
 
 from neural.data import datasets
-from neural.dsl.errors import BackendMissingError, NetworkSyntaxError, NeuralError
+from neural.dsl.errors import BackendMissingError, NetworkSyntaxError
 from neural.dsl.model import Network
 from neural.training import quiet
 from neural.training.progress import Observation, Progress
@@ -26,11 +26,10 @@ _WITH_WEIGHTS = {"Dense", "Output", "Conv2D", "BatchNormalization"}
 DEFAULT_SEED = 0
 
 
-def check(network: Network, *, backend: Backend, dataset: str | None, observe: Observation | None = None) -> None:
+def check(network: Network, *, backend: Backend, dataset: str | None) -> None:
     """Say what training would stumble over at its start, before anything is started.
 
     Raises:
-        NeuralError: an overhead budget is given to a backend that knows none.
         NetworkSyntaxError: no layer of the network has weights.
         BackendMissingError: the framework is not installed.
         DataError: the data set is unknown or does not fit the network.
@@ -46,11 +45,6 @@ def check(network: Network, *, backend: Backend, dataset: str | None, observe: O
             f'Write: pip install "tensorboard-plugin-neuraldbg[{extra}]", or choose --backend {other}.'
         )
     datasets.named(dataset, network)
-    if observe is not None and observe.overhead_budget is not None and backend != "pytorch":
-        raise NeuralError(
-            f"An overhead budget is for PyTorch so far, and the backend is {backend}: write --every N to measure every "
-            "N-th step there, or choose --backend pytorch."
-        )
 
 
 def train(
@@ -75,12 +69,11 @@ def train(
         seed: of initial weights, dropout and the order of the data.
 
     Raises:
-        NeuralError: an overhead budget is given to a backend that knows none.
         NetworkSyntaxError: no layer of the network has weights.
         BackendMissingError: the framework is not installed, or cannot be imported.
         DataError: the data set is unknown or does not fit the network.
     """
-    check(network, backend=backend, dataset=dataset, observe=observe)
+    check(network, backend=backend, dataset=dataset)
     _start(backend)
     loop = importlib.import_module(_BACKENDS[backend][3])
     data = datasets.load(datasets.named(dataset, network), framework=backend)

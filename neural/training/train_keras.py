@@ -57,11 +57,15 @@ def train(
 def _observer(observe: Observation, data: Dataset) -> Any:
     # An unobserved training does without.
     from neural_callbacks import NeuralDbgCallback  # noqa: PLC0415
-    from neural_callbacks.schedule import DEFAULT_EVERY  # noqa: PLC0415
 
     notices = () if data.notice is None else (data.notice,)
-    every = DEFAULT_EVERY if observe.every is None else observe.every
-    return NeuralDbgCallback(log_dir=observe.log_dir, run_name=observe.run_name, every=every, notices=notices)
+    return NeuralDbgCallback(
+        log_dir=observe.log_dir,
+        run_name=observe.run_name,
+        every=observe.every,
+        overhead_budget=observe.overhead_budget,
+        notices=notices,
+    )
 
 
 class _Reporter(keras.callbacks.Callback):

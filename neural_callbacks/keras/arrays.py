@@ -28,18 +28,22 @@ _CACHED = 2**16
 _SIGN_CODE, _INFINITY_CODE = 256, 255
 
 
-def measure_arrays(tensors: Sequence[Any]) -> tuple[FloatArray, IntArray]:
-    """Return the rows (n, 10) and counts by bin (n, 514) of n floating-point tensors in the host's memory."""
+# Column c of counts by code is column _BIN_OF_CODE[c] of counts by bin.
+_BIN_OF_CODE = np.argsort(counts_from_codes(np.arange(histogram.BINS)))
+
+
+def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray, IntArray | None]:
+    """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of n floating tensors in the host's memory."""
     rows = np.empty((len(tensors), len(COLUMNS)))
-    counts = np.empty((len(tensors), histogram.BINS), np.int64)
+    counts = np.empty((len(tensors), histogram.BINS), np.int64) if binned else None
     with np.errstate(all="ignore"):  # what overflows here is found, and done the thorough way
         for number, tensor in enumerate(tensors):
             values = _flat(tensor)
-            sampled = values[:: stride(values.size)]
-            if values.dtype == np.float64:
-                rows[number], counts[number] = _thorough_row(values), reference_counts(sampled)
-            else:
-                rows[number], counts[number] = _row(values), counts_from_codes(_code_counts(sampled))
+            is_wide = values.dtype == np.float64
+            rows[number] = _thorough_row(values) if is_wide else _row(values)
+            if counts is not None:
+                sampled = values[:: stride(values.size)]
+                counts[number] = reference_counts(sampled)[_BIN_OF_CODE] if is_wide else _code_counts(sampled)
     return rows, counts
 
 

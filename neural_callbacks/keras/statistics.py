@@ -33,8 +33,6 @@ _MEAN_SHARE = 0.9
 _COUNTABLE = 2**24
 # Copying a tensor of more values, to measure it beside others, costs more than another set of operations.
 _STACKABLE = 2**15
-# Column b of the counts by bin is column _CODE_OF_BIN[b] of the counts by code.
-_CODE_OF_BIN = histogram.counts_from_codes(np.arange(histogram.BINS))
 
 
 def measure(tensors: Sequence[Any]) -> Any:
@@ -52,9 +50,8 @@ def measure(tensors: Sequence[Any]) -> Any:
 
 
 def split(measurements: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Take (n, 524) measurements apart, on the host: rows (n, 10) and counts by bin (n, 514)."""
-    counts = measurements[:, len(COLUMNS) :].astype(np.int64)
-    return measurements[:, : len(COLUMNS)], counts[:, _CODE_OF_BIN]
+    """Take (n, 524) measurements apart, on the host: rows (n, 10) and counts by code (n, 514)."""
+    return measurements[:, : len(COLUMNS)], measurements[:, len(COLUMNS) :].astype(np.int64)
 
 
 def _measured(tensors: Sequence[Any]) -> Any:

@@ -90,6 +90,8 @@ class Catalog:
                 input_shapes=tuple(map(_shape, inputs)),
                 output_shapes=tuple(map(_shape, outputs)),
                 dtype=str(site.layer.compute_dtype),
+                input_dtypes=tuple(map(_dtype, inputs)),
+                output_dtypes=tuple(map(_dtype, outputs)),
                 trainable=bool(site.layer.trainable),
             )
             self._layers.append((site, described))
@@ -127,4 +129,9 @@ class Catalog:
 
 
 def _shape(tensor: Any) -> Shape:
-    return tuple(tensor.shape) if tensor.shape.rank is not None else ()
+    shape = tensor.shape
+    return () if getattr(shape, "rank", 0) is None else tuple(shape)  # TensorFlow alone has tensors of unknown rank
+
+
+def _dtype(tensor: Any) -> str:
+    return getattr(tensor.dtype, "name", None) or str(tensor.dtype).removeprefix("torch.")

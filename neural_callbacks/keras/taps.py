@@ -33,14 +33,12 @@ class Readings:
     """What the taps took from one train step, in the order taken.
 
     `keys[i]` is the kind and row of the measurement of `tensors[i]`; a tensor that stands for several rows is listed
-    once and its keys have several entries. `loss` is the train step's own loss, a scalar tensor. `notices` are
-    sentences about what could not be taken.
+    once and its keys have several entries. `losses` are scalar tensors, by the names of their figures.
     """
 
     keys: list[list[tuple[str, int]]] = field(default_factory=list)
     tensors: list[Any] = field(default_factory=list)
-    loss: Any = None
-    notices: list[str] = field(default_factory=list)
+    losses: dict[str, Any] = field(default_factory=dict)
 
     def add(self, kind: str, row: int, tensor: Any) -> None:
         """Note that `tensor` is to be measured for a row; sparse gradients are spread out first."""
@@ -66,24 +64,27 @@ class _Activation:
     after_trained: bool
 
 
-class StepTaps:
-    """The taps in one run of a train step's Python code; `readings` holds what they took.
+# What taps took: tensors, or one tensor.
+Taken = Any
 
-    A failure of ours inside a tap switches all taps off (`recorder.contained`) and never reaches the train step.
+
+class TrainStep:
+    """Taps in one run of a train step's Python code: what is seen of it goes to the methods `see_...`.
+
+    A failure of ours inside a tap switches all of them off (`recorder.contained`) and never reaches the train step.
     """
 
+    part = TAPS
+
     def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
-        self.readings = Readings()
+        self.notices: list[str] = []
         self._model = model
         self._sites = sites
         self._catalog = catalog
         self._recorder = recorder
         self._graph = _current_graph()
         self._scale: Any = None
-        self._activations: list[_Activation] = []
-        self._going_back = False
-        self._trained = False
-        self._applied: set[int] = set()
+        self._is_going_back = False
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -92,91 +93,65 @@ class StepTaps:
             for site in self._sites:
                 tap = functools.partial(self._layer_tap, site)
                 stack.enter_context(replaced(site.layer, "call", tap))
-            for optimizer in _optimizers(self._model):
+            for optimizer in optimizers_of(self._model):
                 stack.enter_context(replaced(optimizer, "apply", self._apply_tap, optimizer))
                 stack.enter_context(replaced(optimizer, "scale_loss", self._scale_tap))
             stack.enter_context(replaced(self._model, "compute_loss", self._loss_tap))
             stack.enter_context(tapped_tape(self._gradient_tap))
             yield
-        with self._recorder.contained(TAPS):
-            self._finish()
-        # What the step held must not live as long as the traced function does.
-        self._activations.clear()
+        with self._recorder.contained(self.part):
+            self.finish()
+
+    def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
+        """Take in what a layer gave out."""
+
+    def see_loss(self, loss: Any) -> None:
+        """Take in what `compute_loss` gave out, a tensor of this graph."""
+
+    def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
+        """Ask the tape for `gradient`; `target` is what training goes back from."""
+        return gradient(tape, target, sources, **options)
+
+    def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Take in the gradients that an optimizer is about to apply to variables."""
+
+    def finish(self) -> None:
+        """Take in the end of the step."""
+
+    @property
+    def keys(self) -> Sequence[Any]:
+        """What each of the tensors taken is of."""
+        raise NotImplementedError
+
+    def results(self) -> tuple[Taken, dict[str, Any]]:
+        """Return what was taken, and the step's figures: scalar tensors by name."""
+        raise NotImplementedError
 
     def _layer_tap(self, site: Site, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             outputs = call(*args, **kwargs)
             # On the way back, gradient checkpointing calls layers again.
-            if not self._going_back:
-                with self._recorder.contained(TAPS):
-                    self._see_layer(site, args, outputs)
+            if not self._is_going_back:
+                with self._recorder.contained(self.part):
+                    self.see_layer(site, args, outputs)
             return outputs
 
         return tapped
 
-    def _see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
-        seen = [x for x in keras.tree.flatten(outputs) if tf.is_tensor(x)]
-        inputs = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
-        if not seen:
-            return
-        row = self._catalog.layer(site, inputs, seen)
-        if not all(map(self._is_here, seen)):
-            self.readings.notices.append(
-                f"The activations of {site.own_name} are not recorded: it runs inside a loop or a branch of the "
-                "compiled step."
-            )
-            return
-        # A layer may be frozen, and the tape reach it all the same: the way there is a cost that training has not.
-        self._trained = self._trained or any(variable.trainable for variable in site.variables)
-        for output in seen:
-            if output.dtype.is_floating and isinstance(output, tf.Tensor):
-                self.readings.add("activations", row, output)
-                self._activations.append(_Activation(row, site.own_name, output, _logits(output), self._trained))
-
     def _gradient_tap(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
-        """Ask the tape for the gradients by activations too, where it is asked for those by parameters."""
-        wanted: list[Any] = []
-        if self._is_about_parameters(sources):
-            if options.get("unconnected_gradients", "none") not in ("none", tf.UnconnectedGradients.NONE):
-                self.readings.notices.append(
-                    "Activation gradients are not recorded: the train step asks its GradientTape for "
-                    "unconnected_gradients='zero'."
-                )
-            else:
-                wanted = [
-                    x for a in self._activations if a.after_trained for x in (a.output, a.logits) if x is not None
-                ]
-        self._going_back = True
+        self._is_going_back = True
         try:
-            if not wanted:
-                return gradient(tape, target, sources, **options)
-            found, activations = gradient(tape, target, [sources, wanted], **options)
+            return self.gradient(gradient, tape, target, sources, **options)
         finally:
-            self._going_back = False
-        with self._recorder.contained(TAPS):
-            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None})
-        return found
-
-    def _is_about_parameters(self, sources: Any) -> bool:
-        return any(isinstance(x, (keras.Variable, tf.Variable)) for x in tf.nest.flatten(sources))
-
-    def _see_gradients(self, found: dict[int, Any]) -> None:
-        for activation in self._activations:
-            gradient = found.get(id(activation.output))
-            if gradient is None and activation.logits is not None:
-                gradient = found.get(id(activation.logits))
-                if gradient is not None:
-                    self.readings.notices.append(BY_LOGITS.format(activation.name))
-            if gradient is not None:
-                self.readings.add("activation_gradients", activation.row, self._unscaled(_dense(gradient)))
+            self._is_going_back = False
 
     def _scale_tap(self, scale_loss: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(scale_loss)
         def tapped(loss: Any) -> Any:
             scaled = scale_loss(loss)
             if scaled is not loss:
-                with self._recorder.contained(TAPS):
+                with self._recorder.contained(self.part):
                     self._scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
             return scaled
 
@@ -189,9 +164,9 @@ class StepTaps:
         @functools.wraps(compute_loss)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             loss = compute_loss(*args, **kwargs)
-            with self._recorder.contained(TAPS):
+            with self._recorder.contained(self.part):
                 if tf.is_tensor(loss) and self._is_here(loss):
-                    self.readings.loss = loss
+                    self.see_loss(loss)
             return loss
 
         return tapped
@@ -201,35 +176,18 @@ class StepTaps:
         def tapped(grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
             variables = None if trainable_variables is None else list(trainable_variables)
-            before: dict[int, Any] = {}
-            with self._recorder.contained(TAPS):
-                before = self._see_before(grads, optimizer._trainable_variables if variables is None else variables)  # noqa: SLF001
-            applied = apply(grads, variables)
-            with self._recorder.contained(TAPS):
-                for row, value in before.items():
-                    after = _value(self._catalog.variables[row])
-                    self.readings.add("updates", row, _difference(after, value))
-            return applied
+            with self._recorder.contained(self.part):
+                if _current_graph() is self._graph:
+                    own = optimizer._trainable_variables if variables is None else variables  # noqa: SLF001 - its default
+                    self.see_before(optimizer, grads, own)
+                else:
+                    self.notices.append(
+                        "Parameters are not recorded: the optimizer runs inside a loop or a branch of the compiled "
+                        "step."
+                    )
+            return apply(grads, variables)
 
         return tapped
-
-    def _see_before(self, grads: Sequence[Any], variables: Sequence[Any]) -> dict[int, Any]:
-        if _current_graph() is not self._graph:
-            self.readings.notices.append(
-                "Parameters are not recorded: the optimizer runs inside a loop or a branch of the compiled step."
-            )
-            return {}
-        before: dict[int, Any] = {}
-        for gradient, variable in zip(grads, variables, strict=True):
-            row = self._row_of(variable)
-            if row is None:
-                continue
-            self._applied.add(row)
-            before[row] = _value(variable)
-            self.readings.add("weights", row, before[row])
-            if gradient is not None:
-                self.readings.add("gradients", row, self._unscaled(_dense(gradient)))
-        return before
 
     def _row_of(self, variable: Any) -> int | None:
         row = self._catalog.parameter(variable)
@@ -239,31 +197,152 @@ class StepTaps:
             if any(own is variable for own in site.variables):
                 self._catalog.layer(site)
                 return self._catalog.parameter(variable)
-        self.readings.notices.append(f"{variable.name} is not recorded: it belongs to no layer of {self._model.name}.")
+        self.notices.append(f"{variable.name} is not recorded: it belongs to no layer of {self._model.name}.")
         return None
-
-    def _finish(self) -> None:
-        for row, variable in enumerate(self._catalog.variables):
-            if row not in self._applied:  # frozen, or not trained in this step
-                self.readings.add("weights", row, _value(variable))
-        measured = {key for keys in self.readings.keys for key in keys}
-        without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
-        if without:
-            self.readings.notices.append(
-                f"Training needs no gradient by the outputs of {', '.join(without)}, so none is recorded."
-            )
-        if self.readings.loss is None:
-            self.readings.notices.append("The loss is not recorded: the train step does not call compute_loss.")
 
     def _is_here(self, tensor: Any) -> bool:
         return tf.executing_eagerly() or getattr(tensor, "graph", None) is self._graph
+
+
+class StepTaps(TrainStep):
+    """The taps of a step that is measured."""
+
+    def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
+        super().__init__(model, sites, catalog, recorder)
+        self.readings = Readings()
+        self._activations: list[_Activation] = []
+        self._trained = False
+        self._before: dict[int, Any] = {}
+        self._losses: list[tuple[Any, set[int]]] = []  # with the variables that it was asked for the gradients of
+        self._loss_of: dict[int, Any] = {}
+
+    def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
+        """See `TrainStep`."""
+        seen = [x for x in keras.tree.flatten(outputs) if tf.is_tensor(x)]
+        inputs = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
+        if not seen:
+            return
+        row = self._catalog.layer(site, inputs, seen)
+        if not all(map(self._is_here, seen)):
+            self.notices.append(
+                f"The activations of {site.own_name} are not recorded: it runs inside a loop or a branch of the "
+                "compiled step."
+            )
+            return
+        # A layer may be frozen, and the tape reach it all the same: the way there is a cost that training has not.
+        self._trained = self._trained or any(variable.trainable for variable in site.variables)
+        for output in seen:
+            if output.dtype.is_floating and isinstance(output, tf.Tensor):
+                self.readings.add("activations", row, output)
+                self._activations.append(_Activation(row, site.own_name, output, _logits(output), self._trained))
+
+    def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
+        """Ask the tape for the gradients by activations too, where it is asked for those by parameters."""
+        if not is_about_parameters(sources):
+            return gradient(tape, target, sources, **options)
+        with self._recorder.contained(TAPS):
+            if tf.is_tensor(target) and target.shape.num_elements() == 1 and self._is_here(target):
+                self._losses.append(
+                    (tf.reshape(self._unscaled(target), []), set(map(_identity, tf.nest.flatten(sources))))
+                )
+        wanted: list[Any] = []
+        if options.get("unconnected_gradients", "none") not in ("none", tf.UnconnectedGradients.NONE):
+            self.notices.append(
+                "Activation gradients are not recorded: the train step asks its GradientTape for "
+                "unconnected_gradients='zero'."
+            )
+        else:
+            wanted = [x for a in self._activations if a.after_trained for x in (a.output, a.logits) if x is not None]
+        if not wanted:
+            return gradient(tape, target, sources, **options)
+        found, activations = gradient(tape, target, [sources, wanted], **options)
+        with self._recorder.contained(TAPS):
+            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None})
+        return found
+
+    def _see_gradients(self, found: dict[int, Any]) -> None:
+        for activation in reversed(self._activations):  # in the order of the way back
+            gradient = found.get(id(activation.output))
+            if gradient is None and activation.logits is not None:
+                gradient = found.get(id(activation.logits))
+                if gradient is not None:
+                    self.notices.append(BY_LOGITS.format(activation.name))
+            if gradient is not None:
+                self.readings.add("activation_gradients", activation.row, self._unscaled(_dense(gradient)))
+
+    def see_loss(self, loss: Any) -> None:
+        """See `TrainStep`."""
+        self.readings.losses["loss"] = loss
+
+    def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Take in what an optimizer is about to use, the first time that it does so in the step."""
+        own = set(map(_identity, variables))
+        self._loss_of |= {id(optimizer): loss for loss, of in self._losses if not own.isdisjoint(of)}
+        for gradient, variable in zip(gradients, variables, strict=True):
+            row = self._row_of(variable)
+            if row is None or row in self._before:
+                continue
+            self._before[row] = _value(variable)
+            self.readings.add("weights", row, self._before[row])
+            if gradient is not None:
+                self.readings.add("gradients", row, self._unscaled(_dense(gradient)))
+
+    def finish(self) -> None:
+        """Take in what the step changed, and what it left as it was."""
+        for row, variable in enumerate(self._catalog.variables):
+            if row in self._before:
+                self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
+            else:  # frozen, or not trained in this step
+                self.readings.add("weights", row, _value(variable))
+        self._finish_losses()
+        measured = {key for keys in self.readings.keys for key in keys}
+        without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
+        if without:
+            self.notices.append(
+                f"Training needs no gradient by the outputs of {', '.join(without)}, so none is recorded."
+            )
+        # What the step held must not live as long as the traced function does.
+        self._activations.clear()
+        self._before.clear()
+
+    @property
+    def keys(self) -> Sequence[tuple[tuple[str, int], ...]]:
+        """The kinds and rows that each tensor stands for."""
+        return tuple(map(tuple, self.readings.keys))
+
+    def results(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return the tensors taken and the losses."""
+        return self.readings.tensors, self.readings.losses
+
+    def _finish_losses(self) -> None:
+        """Take what the tapes went back from as the loss; of several optimizers each has its own."""
+        losses = [self._loss_of[id(one)] for one in optimizers_of(self._model) if id(one) in self._loss_of]
+        if len(losses) > 1:
+            self.readings.losses = {f"loss_{number}": loss for number, loss in enumerate(losses, 1)}
+        elif losses and not self.readings.losses:
+            self.readings.losses["loss"] = losses[0]
+        if not self.readings.losses:
+            self.notices.append(
+                "The loss is not recorded: the train step does not call compute_loss, and goes back from no single "
+                "number."
+            )
 
 
 def _current_graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def _optimizers(model: Any) -> list[Any]:
+def is_about_parameters(sources: Any) -> bool:
+    """Say whether a tape is asked for gradients by parameters."""
+    return any(isinstance(x, (keras.Variable, tf.Variable)) for x in tf.nest.flatten(sources))
+
+
+def _identity(variable: Any) -> int:
+    return id(variable.value if isinstance(variable, keras.Variable) else variable)
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """Return the optimizers that a model has, `model.optimizer` first, each once."""
     found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
     return list({id(x): x for x in found if x is not None}.values())
 

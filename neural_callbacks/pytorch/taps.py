@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neural.session import histogram, statistics
+from neural.session import statistics
 from neural.session.anomaly import Anomaly
-from neural.session.frame import KINDS, Frame
-from neural.session.histogram import Histograms, IntArray
+from neural.session.frame import Frame
 from neural.session.layers import Shape
 from neural.session.statistics import FloatArray
-from neural_callbacks.pytorch import anomalies
+from neural_callbacks import anomalies
+from neural_callbacks.gathering import figures_of, gather
 from neural_callbacks.pytorch.activity import Activity
 from neural_callbacks.pytorch.distributed import whole
 from neural_callbacks.pytorch.layout import Layout, Signature
@@ -36,8 +36,6 @@ from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 # The parts that an error switches off one by one.
 ACTIVATIONS, PARAMETERS, SCALARS, PROFILE = "activations", "parameters", "scalars", "the profile"
-
-_CODE_OF_BIN = histogram.counts_from_codes(np.arange(histogram.BINS))
 
 
 @dataclass
@@ -407,9 +405,8 @@ class Sample:
         found = anomalies.find(entries, rows, table, loss_is_finite=bool(np.isfinite(losses).all()))
         if trail is None:
             return found
-        on_the_way_back = anomalies.infer_backward(
-            numbers(trail.order), matrices.get("gradients"), numbers(trail.backward), table
-        )
+        gradients = statistics.select(matrices["gradients"], "nonfinite") if "gradients" in matrices else None
+        on_the_way_back = anomalies.infer_backward(numbers(trail.order), gradients, numbers(trail.backward), table)
         return anomalies.with_inferred(found, numbers(trail.forward), on_the_way_back)
 
     def _numbers(self, modules: Iterable[nn.Module]) -> list[int]:
@@ -422,47 +419,7 @@ class Sample:
             for name, figure in zip(self._scalars.get(reducer, []), part.scalars, strict=True):
                 scalars.setdefault(name, []).append(float(figure))
         figures = {name: sum(values) / len(values) for name, values in scalars.items()}
-        if "gradients" in matrices:
-            figures["gradient_norm"] = statistics.global_norm(matrices["gradients"])
-        if "updates" in matrices and "weights" in matrices:
-            figures["update_ratio"] = statistics.update_ratio(matrices["updates"], matrices["weights"])
-        return figures
-
-
-def gather(
-    measured: Sequence[tuple[str, int | None]], rows: FloatArray, counts: IntArray | None, heights: Mapping[str, int]
-) -> tuple[dict[str, FloatArray], dict[str, Histograms]]:
-    """Put what was measured in its place: matrices (height, 10) and histograms, by kind.
-
-    `rows` (k, 10) and `counts` by code (k, 514; None: no histograms) are of the kinds and numbers `measured` (k); those
-    of the same kind and number are merged, those without a number left out. `heights` tells how many layers and
-    parameters there are.
-    """
-    places: dict[str, dict[int, list[int]]] = {}
-    for place, (kind, number) in enumerate(measured):
-        if number is not None:
-            places.setdefault(kind, {}).setdefault(number, []).append(place)
-    matrices: dict[str, FloatArray] = {}
-    histograms: dict[str, Histograms] = {}
-    for kind, of_kind in places.items():
-        matrix = matrices[kind] = statistics.unmeasured(heights[KINDS[kind].rows])
-        matrix[list(of_kind)] = rows[[group[0] for group in of_kind.values()]]
-        several = {number: group for number, group in of_kind.items() if len(group) > 1}
-        if several:
-            starts = np.cumsum([0, *map(len, several.values())])[:-1]
-            matrix[list(several)] = statistics.merge(rows[np.concatenate([*several.values()])], starts.tolist())
-        if counts is not None:
-            histograms[kind] = _histograms(of_kind, counts)
-    return matrices, histograms
-
-
-def _histograms(places: Mapping[int, Sequence[int]], counts: IntArray) -> Histograms:
-    numbers = sorted(places)
-    order = np.concatenate([places[number] for number in numbers])
-    starts = np.cumsum([0, *(len(places[number]) for number in numbers)])[:-1]
-    by_bin = np.add.reduceat(counts[order], starts)[:, _CODE_OF_BIN]
-    row, column = np.nonzero(by_bin)
-    return Histograms(np.stack([np.array(numbers)[row], column, by_bin[row, column]], axis=1))
+        return figures | figures_of(matrices)
 
 
 def _is_evaluation() -> bool:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from neural.session.histogram import reference_counts, stride
+from neural.session.histogram import BINS, counts_from_codes, reference_counts, stride
 from neural.session.statistics import COUNT, L2, MAX, MEAN, MIN, STD, ZEROS, reference_row
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.statistics import measure, split
@@ -33,11 +33,19 @@ VALUES = {
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float64": np.float64}
 
 
+def by_bin(rows, counts):
+    return rows, np.array([counts_from_codes(row) for row in counts]).reshape(len(rows), BINS)
+
+
 def on_device(tensors):
-    return split(tf.function(measure)(tensors).numpy())
+    return by_bin(*split(tf.function(measure)(tensors).numpy()))
 
 
-MEASURES = pytest.mark.parametrize("measured", [on_device, measure_arrays])
+def on_host(tensors):
+    return by_bin(*measure_arrays(tensors, binned=True))
+
+
+MEASURES = pytest.mark.parametrize("measured", [on_device, on_host])
 
 
 @MEASURES

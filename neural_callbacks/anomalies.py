@@ -76,17 +76,21 @@ def infer_backward(
 ) -> list[int]:
     """Return the layers whose gradient on the way back was not finite, in that order, as their parameters' tell.
 
-    `order` are the layers as they ran forward, `gradients` (parameters, 10), `known` the layers where it was seen. What
+    `order` are the layers as they ran forward, `gradients` (parameters,) how many values of
+    each gradient were not finite, NaN where that is not known, `known` the layers where it was seen. What
     is not finite on the way back gets into the gradients of every layer before. Only where no layer before is touched,
     a layer's gradient may have another cause, its own product with an input, unless that by its bias, which is a sum
     alone, is touched too.
     """
-    rows = statistics.unmeasured(0) if gradients is None else gradients
-    bad = statistics.select(rows, "nonfinite") > 0
+    bad = np.empty(0) if gradients is None else gradients
     of_layer: dict[int, list[int]] = {}
-    for number, parameter in enumerate(table.parameters[: len(rows)]):
-        if not np.isnan(rows[number, statistics.COUNT]):
+    for number, parameter in enumerate(table.parameters[: len(bad)]):
+        if not np.isnan(bad[number]):
             of_layer.setdefault(parameter.layer, []).append(number)
     layers = [*dict.fromkeys(order)]
-    touched = [layer for layer in layers if layer in known or bad[of_layer.get(layer, [])].any()]
-    return [layer for layer in reversed(touched) if layer in known or layer != touched[0] or bad[of_layer[layer]].all()]
+    touched = [layer for layer in layers if layer in known or (bad[of_layer.get(layer, [])] > 0).any()]
+    return [
+        layer
+        for layer in reversed(touched)
+        if layer in known or layer != touched[0] or (bad[of_layer[layer]] > 0).all()
+    ]
