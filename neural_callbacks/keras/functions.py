@@ -29,37 +29,44 @@ _STATEFUL_RANDOM = frozenset(
 
 
 class TappedFunction:
-    """A train step that also gives out what `taps` took: call it with a batch.
+    """A function of a batch that makes a train step, `step`, and also gives out what `taps` took.
 
     `finish` is applied to the tensors taken, outside of what XLA compiles: it would take a second for each tensor
-    measured. `keys` and `notices` are those of the latest trace, or of the latest run where the model runs
+    measured. `keys` and `notices` are those of the latest trace, or of the latest run where it runs
     eagerly. `seconds` is what tracing it and its first call took, which compiles it.
     """
 
     def __init__(
-        self, model: Any, taps: Callable[[], TrainStep], finish: Callable[[Any], Any] = lambda taken: taken
+        self,
+        step: Callable[[Any], Any],
+        taps: Callable[[], TrainStep],
+        finish: Callable[[Any], Any],
+        *,
+        run_eagerly: bool,
+        jit_compile: bool,
     ) -> None:
         self.keys: tuple[Any, ...] = ()
         self.notices: list[str] = []
         self.seconds = 0.0
-        self._model = model
+        self._step = step
         self._taps = taps
-        self._finish = finish
+        self._is_eager = run_eagerly
         self._is_fresh = True
-        run = self._with_xla(self._tapped_step)
+        run = tf.autograph.experimental.do_not_convert(self._tapped_step)
+        if jit_compile and not run_eagerly:
+            run = tf.function(run, jit_compile=True)
 
-        def step(batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
+        def finished_step(batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
             outputs, taken, scalars = run(batch)
             return outputs, finish(taken), scalars
 
-        self._step = tf.autograph.experimental.do_not_convert(step)
-        self._function = self._step
+        self._function = tf.autograph.experimental.do_not_convert(finished_step)
 
     def trace(self, spec: Any) -> None:
-        """Trace it for batches of `spec`, unless the model runs eagerly."""
+        """Trace it for batches of `spec`, unless it runs eagerly."""
         started = time.perf_counter()
-        if not self._model.run_eagerly:
-            self._function = tf.function(self._step, input_signature=[spec])
+        if not self._is_eager:
+            self._function = tf.function(self._function)
             self._graph = self._function.get_concrete_function(spec).graph
         self.seconds += time.perf_counter() - started
 
@@ -80,7 +87,7 @@ class TappedFunction:
 
     def stateful_random(self) -> list[str]:
         """Return the operations in it whose random state a second function would not share."""
-        if self._model.run_eagerly:
+        if self._is_eager:
             return []
         definition = self._graph.as_graph_def()
         inner = (node for function in definition.library.function for node in function.node_def)
@@ -89,14 +96,9 @@ class TappedFunction:
     def _tapped_step(self, batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
         taps = self._taps()
         with taps.in_place():
-            outputs = plain_step(self._model, batch)
+            outputs = self._step(batch)
         self.keys, self.notices = tuple(taps.keys), taps.notices
         return outputs, *taps.results()
-
-    def _with_xla(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        step = tf.autograph.experimental.do_not_convert(step)
-        compiled = self._model.jit_compile and not self._model.run_eagerly
-        return tf.function(step, jit_compile=True) if compiled else step
 
 
 def plain_step(model: Any, batch: Any) -> Any:

@@ -20,12 +20,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from neural_callbacks.keras.functions import TappedFunction, has_accelerator
+from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
 from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SENTINEL, Alarm, SentinelTaps
+from neural_callbacks.keras.specs import Specs
 from neural_callbacks.keras.statistics import measure
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
-from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep
+from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep, optimizers_of
 from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
 from neural_callbacks.schedule import Depth
 
@@ -61,6 +62,7 @@ class Gears:
         self._watch: Watch
         self._built_for: tuple[Any, Any] | None = None
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
+        self._specs = Specs()
         self._tracing = 0.0
         self._looked: deque[Alarm] = deque()
         self._is_alarmed = False
@@ -94,7 +96,10 @@ class Gears:
         depths = self._watch.plan(count)
         samples: list[Frameable] = []
         kind = StepTaps if any(depths) else SentinelTaps if count == 1 and self._watch.has_sentinel else None
-        function, iterator = (None, iterator) if kind is None else self._function(kind, plain, iterator)
+        function = None
+        if kind is not None:
+            iterator, spec = self._with_spec(iterator)
+            function = self._function(kind, plain, spec)
         own = time.perf_counter() - started - self._tracing
         if function is None:
             depths = [Depth.NOTHING] * count
@@ -102,7 +107,8 @@ class Gears:
         elif kind is StepTaps:
             outputs, depths = self._measure(function, plain, iterator, depths, samples)
         else:
-            outputs = self._look(function, plain, iterator, samples)
+            batch = next(iterator)
+            outputs = self._look(function, partial(_one_of, plain, batch), batch, samples)
         self._tracing += 0.0 if function is None else function.take_seconds()
         self._watch.ended(depths, samples=samples, table=self._catalog.table(), own=own, tracing=self._tracing)
         return outputs
@@ -126,48 +132,51 @@ class Gears:
                     raise
                 break  # the last execution of an epoch may cover fewer steps
             if depth and self._may_run(INSTRUMENTED, TAPS):
-                outputs, sample = self._observe(function, plain, batch, step, depth)
+                outputs, sample = self._observe(function, partial(_one_of, plain, batch), batch, step, depth)
                 samples += [] if sample is None else [sample]
                 done.append(Depth.NOTHING if sample is None else depth)
             else:
-                outputs = plain(iter([batch]))
+                outputs = _one_of(plain, batch)
                 done.append(Depth.NOTHING)
         return outputs, done
 
     def _observe(
-        self, function: TappedFunction, plain: Callable[..., Any], batch: Any, step: int, depth: Depth
+        self, function: TappedFunction, plain: Callable[[], Any], batch: Any, step: int, depth: Depth
     ) -> tuple[Any, Sample | None]:
+        """Make one step with taps in it, or, should they fail, the `plain` one."""
         iterations = self._iterations()
         try:
             outputs, taken, scalars = function(batch)
         except Exception:
             with self._watch.recorder.contained(INSTRUMENTED):
                 raise
-            return self._outputs_after_a_failure(plain, batch, step, iterations), None
+            return self._outputs_after_a_failure(plain, step, iterations), None
         self._tell(function)
         binned = self._watch.is_binned(depth)
         return outputs, Sample(step, time.time(), taken, function.keys, scalars, binned=binned)
 
-    def _outputs_after_a_failure(self, plain: Callable[..., Any], batch: Any, step: int, iterations: Any) -> Any:
-        if int(self._iterations()) == int(iterations):
+    def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any]) -> Any:
+        if list(map(int, self._iterations())) == list(map(int, iterations)):
             # Should the error have been the model's own, it comes again here, as without us.
-            return plain(iter([batch]))
-        # The optimizer has stepped: making the step again would be another training.
+            return plain()
+        return self._outputs_of_a_lost_step(plain, step)
+
+    def _outputs_of_a_lost_step(self, plain: Callable[[], Any], step: int) -> Any:
+        """Return what stands for the outputs of a step that failed too late for making it again with `plain`."""
+        del plain  # the optimizer has stepped: making the step again would be another training
         self._watch.recorder.notice(f"Step {step} may be incomplete: it failed after the optimizer had stepped.")
         return self._model.get_metrics_result()
 
-    def _look(
-        self, function: TappedFunction, plain: Callable[..., Any], iterator: Any, samples: list[Frameable]
-    ) -> Any:
-        """Make one step, and look at what the sentinel saw."""
-        step, batch = self._watch.step, next(iterator)
+    def _look(self, function: TappedFunction, plain: Callable[[], Any], batch: Any, samples: list[Frameable]) -> Any:
+        """Make one step, and look at what the sentinel saw; should it fail, make the `plain` one."""
+        step = self._watch.step
         iterations = self._iterations()
         try:
             outputs, flags, scalars = function(batch)
         except Exception:
             with self._watch.recorder.contained(SENTINEL):
                 raise
-            return self._outputs_after_a_failure(plain, batch, step, iterations)
+            return self._outputs_after_a_failure(plain, step, iterations)
         self._looked.append(Alarm(step, flags, function.keys, scalars))
         samples += self._alarms(lag=LAG_ON_DEVICES if has_accelerator() else 0)
         return outputs
@@ -189,36 +198,30 @@ class Gears:
         for sentence in function.notices:
             self._watch.recorder.notice(sentence)
 
-    def _iterations(self) -> Any:
-        optimizer = self._model.optimizer
-        return -1 if optimizer is None else tf.identity(optimizer.iterations.value)
+    def _iterations(self) -> list[Any]:
+        """Return how often each optimizer has stepped; a copy, on its device."""
+        return [tf.identity(optimizer.iterations.value) for optimizer in self._optimizers()]
 
     def _may_run(self, *parts: str) -> bool:
         return self._watch.recorder.switched_off.isdisjoint(parts)
 
-    def _function(
-        self, kind: type[TrainStep], plain: Callable[..., Any], iterator: Any
-    ) -> tuple[TappedFunction | None, Any]:
-        """Return the train step with taps of a kind, traced where it is not yet, and what is to be iterated over.
+    def _function(self, kind: type[TrainStep], plain: Callable[..., Any], spec: Any) -> TappedFunction | None:
+        """Return the train step with taps of a kind, traced where it is not yet; None where it cannot be tapped.
 
-        None stands for a step that cannot be tapped. A trace is for one train function (`compile` makes another) and
-        for one structure of data.
+        A trace is for one train function (`compile` makes another) and for batches of one `spec`.
         """
         parts = (INSTRUMENTED, TAPS) if kind is StepTaps else (SENTINEL,)
         if not self._may_run(*parts):
-            return None, iterator
+            return None
         with self._watch.recorder.contained(parts[0]):
-            if (spec := getattr(iterator, "element_spec", None)) is None:
-                batch = next(iterator)  # of train_on_batch, which has just this one
-                iterator, spec = iter([batch]), tf.nest.map_structure(tf.type_spec_from_value, batch)
             if self._built_for is None or self._built_for[0] is not plain or self._built_for[1] != spec:
                 self._functions.clear()
                 self._built_for = plain, spec
             if kind not in self._functions:
-                if self._model.run_eagerly and not all(layer.built for layer in _layers(self._model)):
-                    return None, iterator  # this step makes the layers; the next sampled one is measured
+                if self._is_eager() and not all(layer.built for layer in _layers(self._model)):
+                    return None  # this step makes the layers; the next sampled one is measured
                 self._functions[kind] = self._traced(kind, spec)
-        return self._functions.get(kind), iterator
+        return self._functions.get(kind)
 
     def _traced(self, kind: type[TrainStep], spec: Any) -> TappedFunction | None:
         """Trace a train step with taps; None where a second function would not draw the same random numbers."""
@@ -229,10 +232,8 @@ class Gears:
             sites = found
             if is_fresh:
                 self._catalog = Catalog()
-            taps = partial(kind, self._model, sites, self._catalog, self._watch.recorder)
-            function = TappedFunction(
-                self._model, taps, measure if kind is StepTaps and has_accelerator() else lambda taken: taken
-            )
+            taps = partial(kind, self._model, self._optimizers(), sites, self._catalog, self._watch.recorder)
+            function = self._tapped(taps, measure if kind is StepTaps and has_accelerator() else lambda taken: taken)
             function.trace(spec)
             self._tracing += function.take_seconds()
             if drawing := function.stateful_random():
@@ -243,6 +244,30 @@ class Gears:
                 )
                 return None
         return function
+
+    def _tapped(self, taps: Callable[[], TrainStep], finish: Callable[[Any], Any]) -> TappedFunction:
+        step, is_compiled = partial(plain_step, self._model), bool(self._model.jit_compile)
+        return TappedFunction(step, taps, finish, run_eagerly=self._is_eager(), jit_compile=is_compiled)
+
+    def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
+        """Return what is to be iterated over, and the specification of a batch of it."""
+        if (spec := getattr(iterator, "element_spec", None)) is not None:
+            return iterator, spec
+        # Of train_on_batch, which has just this one; what is missing in it is None.
+        batch = tf.nest.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), next(iterator))
+        self._specs.meet(batch)
+        return iter([batch]), self._specs.spec
+
+    def _optimizers(self) -> Sequence[Any]:
+        return optimizers_of(self._model)
+
+    def _is_eager(self) -> bool:
+        return bool(self._model.run_eagerly)
+
+
+def _one_of(plain: Callable[..., Any], batch: Any) -> Any:
+    """Make one step in the plain gear."""
+    return plain(iter([batch]))
 
 
 def _layers(model: Any) -> Sequence[Any]:

@@ -34,8 +34,10 @@ class SentinelTaps(TrainStep):
 
     part = SENTINEL
 
-    def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
-        super().__init__(model, sites, catalog, recorder)
+    def __init__(
+        self, model: Any, optimizers: Sequence[Any], sites: Sequence[Site], catalog: Catalog, recorder: Recorder
+    ) -> None:
+        super().__init__(model, optimizers, sites, catalog, recorder)
         self._keys: list[Key] = []
         self._flags: list[Any] = []
         self._losses: dict[str, Any] = {}
@@ -66,6 +68,8 @@ class SentinelTaps(TrainStep):
         with self._recorder.contained(SENTINEL):
             if tf.is_tensor(target) and is_about_parameters(sources) and ("loss", 0) not in self._keys:
                 self._look(("loss", 0), target)
+                if target.shape.num_elements() == 1 and self._is_here(target):
+                    self._losses.setdefault("loss", tf.reshape(self._unscaled(target), []))
         return gradient(tape, target, sources, **options)
 
     def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from neural_callbacks.keras.patches import replaced, tapped_tape
+from neural_callbacks.keras.patches import tapped_tape
+from neural_callbacks.keras.replacing import replaced
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
@@ -76,9 +77,12 @@ class TrainStep:
 
     part = TAPS
 
-    def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
+    def __init__(
+        self, model: Any, optimizers: Sequence[Any], sites: Sequence[Site], catalog: Catalog, recorder: Recorder
+    ) -> None:
         self.notices: list[str] = []
         self._model = model
+        self._optimizers = optimizers
         self._sites = sites
         self._catalog = catalog
         self._recorder = recorder
@@ -93,7 +97,7 @@ class TrainStep:
             for site in self._sites:
                 tap = functools.partial(self._layer_tap, site)
                 stack.enter_context(replaced(site.layer, "call", tap))
-            for optimizer in optimizers_of(self._model):
+            for optimizer in self._optimizers:
                 stack.enter_context(replaced(optimizer, "apply", self._apply_tap, optimizer))
                 stack.enter_context(replaced(optimizer, "scale_loss", self._scale_tap))
             stack.enter_context(replaced(self._model, "compute_loss", self._loss_tap))
@@ -207,8 +211,10 @@ class TrainStep:
 class StepTaps(TrainStep):
     """The taps of a step that is measured."""
 
-    def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
-        super().__init__(model, sites, catalog, recorder)
+    def __init__(
+        self, model: Any, optimizers: Sequence[Any], sites: Sequence[Site], catalog: Catalog, recorder: Recorder
+    ) -> None:
+        super().__init__(model, optimizers, sites, catalog, recorder)
         self.readings = Readings()
         self._activations: list[_Activation] = []
         self._trained = False
@@ -316,7 +322,7 @@ class StepTaps(TrainStep):
 
     def _finish_losses(self) -> None:
         """Take what the tapes went back from as the loss; of several optimizers each has its own."""
-        losses = [self._loss_of[id(one)] for one in optimizers_of(self._model) if id(one) in self._loss_of]
+        losses = [self._loss_of[id(one)] for one in self._optimizers if id(one) in self._loss_of]
         if len(losses) > 1:
             self.readings.losses = {f"loss_{number}": loss for number, loss in enumerate(losses, 1)}
         elif losses and not self.readings.losses:

@@ -56,6 +56,13 @@ class Observer(Protocol):
         """Stop watching, and leave the model as it was."""
 
 
+class OwnStep(Observer, Protocol):
+    """Watches a function of the user's own that makes a train step; `engage` is not called."""
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the function does."""
+
+
 class Watch:
     """Counts, plans and times the steps of one training, and hands what was measured of them to the recorder.
 

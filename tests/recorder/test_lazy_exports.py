@@ -11,7 +11,7 @@ import neural_callbacks
 
 
 def test_exported_names_are_listed():
-    assert neural_callbacks.__all__ == ["NeuralDbg", "NeuralDbgCallback"]
+    assert neural_callbacks.__all__ == ["NeuralDbg", "NeuralDbgCallback", "NeuralDbgLoop"]
     assert set(neural_callbacks.__all__) <= set(dir(neural_callbacks))
 
 
@@ -19,7 +19,7 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError) as caught:
         neural_callbacks.NeuralDebug  # noqa: B018 - the access is what is tested
     assert str(caught.value) == (
-        "module 'neural_callbacks' has no attribute 'NeuralDebug'; it has NeuralDbg, NeuralDbgCallback"
+        "module 'neural_callbacks' has no attribute 'NeuralDebug'; it has NeuralDbg, NeuralDbgCallback, NeuralDbgLoop"
     )
 
 
@@ -36,6 +36,8 @@ def test_a_framework_that_is_not_installed_is_named(name, framework, extra, monk
 
     for module in [m for m in sys.modules if m.startswith(("neural_callbacks.pytorch", "neural_callbacks.keras"))]:
         monkeypatch.delitem(sys.modules, module)
+    for package in ("pytorch", "keras"):  # else what is imported anew stays there in the place of the old one
+        monkeypatch.delattr(neural_callbacks, package, raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ModuleNotFoundError) as caught:
         getattr(neural_callbacks, name)

@@ -1,0 +1,82 @@
+"""A train step of the user's own, in the gears of TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from neural_callbacks.keras.functions import TappedFunction
+from neural_callbacks.keras.gears import Gears
+from neural_callbacks.keras.taps import TrainStep, optimizers_of
+
+# An ordinary function runs eagerly; what tf.function has made of one has these.
+_COMPILED = ("python_function", "get_concrete_function")
+
+
+class OwnStep(Gears):
+    """A function that makes a train step of `model` by `optimizers`; see `neural_callbacks.keras.watch.OwnStep`.
+
+    The plain gear is the function as it is. The others are traced from its Python code, as tf.function does, with its
+    own choice of XLA; where it is not under tf.function, they run eagerly as it does.
+    """
+
+    def __init__(self, model: Any, optimizers: Sequence[Any], train_step: Callable[..., Any]) -> None:
+        super().__init__(model)
+        self._given = optimizers
+        self._train_step = train_step
+        self._plain = _on_batches(train_step)
+        self._tappable = _on_batches(_python_code(train_step))
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Make one step."""
+        return self._run(1, self._plain, iter([(args, kwargs)]))
+
+    def _outputs_of_a_lost_step(self, plain: Callable[[], Any], step: int) -> Any:
+        # What the function gives out nobody else knows, and without it training ends.
+        self._watch.recorder.notice(f"Step {step} was made again: it failed after the optimizer had stepped.")
+        return plain()
+
+    def _tapped(self, taps: Callable[[], TrainStep], finish: Callable[[Any], Any]) -> TappedFunction:
+        def step(batch: Any) -> Any:
+            return self._tappable(iter([batch]))
+
+        compiled = bool(getattr(self._train_step, "_jit_compile", False))
+        return TappedFunction(step, taps, finish, run_eagerly=self._is_eager(), jit_compile=compiled)
+
+    def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
+        batch = next(iterator)
+        self._specs.meet(batch)
+        return iter([batch]), self._specs.spec
+
+    def _optimizers(self) -> Sequence[Any]:
+        return self._given or optimizers_of(self._model)
+
+    def _is_eager(self) -> bool:
+        return not _is_compiled(self._train_step) or tf.config.functions_run_eagerly()
+
+
+def _is_compiled(function: Callable[..., Any]) -> bool:
+    return all(hasattr(function, name) for name in _COMPILED)
+
+
+def _python_code(function: Any) -> Callable[..., Any]:
+    """Return the Python function under tf.function, with its conditions on tensors turned into the graph's."""
+    if not _is_compiled(function):
+        return function  # type: ignore[no-any-return]
+    if not getattr(function, "_autograph", True):
+        return function.python_function  # type: ignore[no-any-return]
+    context = tf.__internal__.autograph.control_status_ctx()
+    code: Callable[..., Any] = tf.__internal__.autograph.tf_convert(function.python_function, context)
+    return code
+
+
+def _on_batches(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return `function` as a train function: its arguments are the next batch of an iterator."""
+
+    def train_function(iterator: Any) -> Any:
+        args, kwargs = next(iterator)
+        return function(*args, **kwargs)
+
+    return train_function
