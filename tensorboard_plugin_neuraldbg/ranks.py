@@ -18,7 +18,7 @@ from tensorboard_plugin_neuraldbg.requests import NOT_FOUND, RequestError
 from tensorboard_plugin_neuraldbg.sessions import Session
 
 # Figures that are of a process, not of the training that the ranks do together.
-NOT_COMPARED = ("overhead", "memory_peak")
+NOT_COMPARED = ("overhead", "memory_peak", "step_seconds", "tracing_seconds")
 # Where parameters are sharded, these are of each rank's own shard: ranks differ in them, and nothing is wrong.
 OF_THE_SHARD = ("gradient_norm", "update_ratio")
 _FLOAT_BYTES = 8

@@ -92,7 +92,9 @@ class Session:
                 "every": info.every if info else None,
                 "overhead_budget": info.overhead_budget if info else None,
                 "steps": info.steps if info else None,
-                "overhead": self._overhead(),
+                "overhead": self._newest("overhead"),
+                "step_seconds": self._newest("step_seconds"),
+                "tracing_seconds": self._newest("tracing_seconds"),
                 "rank": info.rank if info else 0,
                 "world_size": info.world_size if info else 1,
                 "notices": info.notices if info else (),
@@ -108,10 +110,10 @@ class Session:
                 "table_revision": reader.table_revision(),
             }
 
-    def _overhead(self) -> float | None:
-        """Return the newest measurement of what watching costs, as a share of training time; None without one."""
-        overhead = self.reader.newest_scalar("overhead")
-        return overhead if overhead is not None and math.isfinite(overhead) else None
+    def _newest(self, scalar: str) -> float | None:
+        """Return the newest measurement of a scalar; None without one."""
+        value = self.reader.newest_scalar(scalar)
+        return value if value is not None and math.isfinite(value) else None
 
     def _kind_document(self, kind: str) -> dict[str, Any]:
         return {

@@ -52,7 +52,14 @@ def logdir(tmp_path_factory):
         profiles = {"trace": trace_of(step), "timing": timing_of(step)}
         if step == COUNTED:
             profiles["flops"] = FLOPS
-        writer.write(Frame(step, 1795354321.0 + step, profiles=profiles, scalars={"overhead": step / 1000}))
+        writer.write(
+            Frame(
+                step,
+                1795354321.0 + step,
+                profiles=profiles,
+                scalars={"overhead": step / 1000, "step_seconds": step / 100, "tracing_seconds": 1.5},
+            )
+        )
     writer.close()
     return logdir
 
@@ -71,6 +78,8 @@ def test_the_session_tells_what_there_is_and_what_watching_costs(ask):
         *({"trace": len(STEPS), "timing": len(STEPS), "flops": 1}, 0),
     ]
     assert document["overhead"] == pytest.approx(STEPS[-1] / 1000)
+    assert document["step_seconds"] == pytest.approx(STEPS[-1] / 100)
+    assert document["tracing_seconds"] == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(("asked", "found"), [(None, 55), (55, 55), (52, 50), (14, 10), (0, 0)])

@@ -59,6 +59,8 @@ def test_sessions_and_session(server, recorded):
         "overhead_budget": None,
         "steps": None,
         "overhead": None,
+        "step_seconds": None,
+        "tracing_seconds": None,
         "rank": 0,
         "world_size": 1,
         "notices": ["Only ten images were found."],

@@ -37,6 +37,12 @@ export interface Session {
   readonly steps: readonly number[] | null;
   /** The share of plain training time that watching has cost so far; null where it was not measured. */
   readonly overhead: number | null;
+  /** What a step takes without NeuralDbg; null where it was not measured, as `tracing_seconds`. */
+  readonly step_seconds: number | null;
+  /** What compiling the measured step took, in all. */
+  readonly tracing_seconds: number | null;
+  /** Where times, memory and operations of layers are from: the training's own step, or one run eagerly beside it. */
+  readonly profiled: "in training" | "apart";
   readonly rank: number;
   readonly world_size: number;
   readonly notices: readonly string[];

@@ -17,7 +17,7 @@ const MOST_NAMED = 6;
 const MOST_LINES = 8;
 /** Figures that are shown first, and those that say nothing of the training. */
 const FIRST = ["loss", "gradient_norm"];
-const NOT_SHOWN: ReadonlySet<string> = new Set(["overhead", "skipped"]);
+const NOT_SHOWN: ReadonlySet<string> = new Set(["overhead", "skipped", "step_seconds", "tracing_seconds"]);
 const MOST_FIGURES = 4;
 /** The line, or rather band, from the least to the greatest of all ranks. */
 export const ALL_RANKS = "all ranks";

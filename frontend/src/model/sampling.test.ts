@@ -18,7 +18,7 @@ it.each([
 });
 
 it("the cost is told with its budget, and where it is over it", () => {
-  const live = { status: "live" as const };
+  const live = { status: "live" as const, tracing_seconds: null };
   const told = costText({ ...live, overhead: 0.0081, overhead_budget: 0.02 });
   expect([typed(told.cost), typed(told.budget), told.isOver]).toEqual(["0.8_%", " of 2_%", false]);
   expect(costText({ ...live, overhead: 0.03, overhead_budget: 0.02 }).isOver).toBe(true);
@@ -26,11 +26,19 @@ it("the cost is told with its budget, and where it is over it", () => {
 });
 
 it("a cost that was not measured is n/a with the reason", () => {
-  const unknown = { overhead: null, overhead_budget: null };
+  const unknown = { overhead: null, overhead_budget: null, tracing_seconds: null };
   expect(costText({ ...unknown, status: "live" })).toMatchObject({
     cost: "n/a",
     why: "n/a: what watching costs was not measured yet.",
   });
   expect(costText({ ...unknown, status: "finished" }).why).toBe("n/a: this run did not measure what watching costs.");
   expect(costText(null).cost).toBe("n/a");
+});
+
+it("what compiling took stands beside the cost, not in it", () => {
+  const compiled = { status: "live" as const, overhead: 0.0081, overhead_budget: null, tracing_seconds: 1.42 };
+  expect(typed(costText(compiled).why)).toBe(
+    "Share of the plain training time that watching has cost so far. " +
+      "Tracing and compiling the measured step took 1.42_s, once, which is not in it.",
+  );
 });

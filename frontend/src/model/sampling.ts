@@ -1,7 +1,7 @@
 /** Which steps are measured and what that costs, in words. */
 
 import type { Session } from "../api/types";
-import { formatCount, formatShare, NOT_AVAILABLE } from "./format";
+import { formatCount, formatDuration, formatShare, NOT_AVAILABLE } from "./format";
 
 type Sampled = Pick<Session, "every" | "overhead_budget" | "steps">;
 
@@ -32,15 +32,24 @@ export interface CostText {
 }
 
 /** Returns what the header says of the cost of watching. */
-export function costText(session: Pick<Session, "overhead" | "overhead_budget" | "status"> | null): CostText {
+export function costText(
+  session: Pick<Session, "overhead" | "overhead_budget" | "status" | "tracing_seconds"> | null,
+): CostText {
   const overhead = session?.overhead ?? null;
   const budget = session?.overhead_budget ?? null;
   return {
     cost: formatShare(overhead),
     budget: budget === null ? "" : ` of ${formatShare(budget)}`,
     isOver: overhead !== null && budget !== null && overhead > budget,
-    why: overhead === null ? whyUnknown(session) : "Share of the plain training time that watching has cost so far.",
+    why:
+      (overhead === null ? whyUnknown(session) : "Share of the plain training time that watching has cost so far.") +
+      tracingText(session?.tracing_seconds ?? null),
   };
+}
+
+function tracingText(seconds: number | null): string {
+  if (seconds === null) return "";
+  return ` Tracing and compiling the measured step took ${formatDuration(seconds)}, once, which is not in it.`;
 }
 
 function whyUnknown(session: Pick<Session, "status"> | null): string {

@@ -22,7 +22,7 @@ import { ProfileSeries } from "./ProfileSeries";
 import { TableToggle } from "./Segmented";
 import { SpanDetails } from "./SpanDetails";
 import { SpanTable } from "./SpanTable";
-import { EarlierStep, NoTrace } from "./StepNotes";
+import { Apart, EarlierStep, NoTrace } from "./StepNotes";
 import { TimePicture, TimePictureCaption } from "./TimePicture";
 import { useViewer } from "./viewer";
 
@@ -91,6 +91,7 @@ function TimelinePanel() {
         <>
           <Timeline trace={trace} />
           <TimePictureCaption />
+          <Apart />
           <SpanDetails trace={trace} />
         </>
       )}

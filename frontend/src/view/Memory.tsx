@@ -15,7 +15,7 @@ import { TableToggle } from "./Segmented";
 import { SpanDetails } from "./SpanDetails";
 import { SpanTable } from "./SpanTable";
 import { Missing } from "./States";
-import { EarlierStep, NoTrace } from "./StepNotes";
+import { Apart, EarlierStep, NoTrace } from "./StepNotes";
 import { TimePicture, TimePictureCaption } from "./TimePicture";
 import { useViewer } from "./viewer";
 
@@ -92,6 +92,7 @@ function CurvePanel({ trace, curve }: { trace: Trace | null; curve: MemoryCurve 
         <>
           <Curve trace={trace} curve={curve} />
           <TimePictureCaption />
+          <Apart />
           <SpanDetails trace={trace} />
         </>
       )}

@@ -1,6 +1,6 @@
 /** The Overview: what this session is, what its reader should know, and its layers. */
 
-import { formatCount, formatMoment, formatValue, NOT_AVAILABLE } from "../model/format";
+import { formatCount, formatDuration, formatMoment, formatValue, NOT_AVAILABLE } from "../model/format";
 import { samplingText } from "../model/sampling";
 import { Episodes } from "./Episodes";
 import { LayerTable } from "./LayerTable";
@@ -17,8 +17,8 @@ export function Overview() {
   );
 }
 
-/** The header tells the cost, and words tell that a step was skipped. */
-const TOLD_ELSEWHERE: ReadonlySet<string> = new Set(["overhead", "skipped"]);
+/** The header tells the cost, words that a step was skipped, and two figures are durations. */
+const TOLD_ELSEWHERE: ReadonlySet<string> = new Set(["overhead", "skipped", "step_seconds", "tracing_seconds"]);
 
 function Facts() {
   const { store } = useViewer();
@@ -62,6 +62,10 @@ function Facts() {
           }
         />
         <Fact name="started" value={session.started === null ? NOT_AVAILABLE : formatMoment(session.started)} />
+        {session.step_seconds !== null && <Fact name="plain step" value={formatDuration(session.step_seconds)} />}
+        {session.tracing_seconds !== null && (
+          <Fact name="tracing, once" value={formatDuration(session.tracing_seconds)} />
+        )}
         {scalars.map(([name, value]) => (
           <Scalar key={name} name={name} value={value} />
         ))}

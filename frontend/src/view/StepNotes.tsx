@@ -1,7 +1,7 @@
 /** What is said where there is no trace of the step that all views show. */
 
 import type { Profile } from "../api/types";
-import { formatCount } from "../model/format";
+import { formatCount, formatDuration } from "../model/format";
 import { Missing } from "./States";
 import { useViewer } from "./viewer";
 
@@ -13,6 +13,19 @@ export function EarlierStep({ step }: { step: number | null }) {
     <small class="dim" title="Not every step has a trace.">
       the newest trace up to step {formatCount(shown)}
     </small>
+  );
+}
+
+/** Where layers were not timed in training itself: of what the times are, and what the compiled step takes as a whole. */
+export function Apart() {
+  const session = useViewer().store.session.value;
+  if (session?.profiled !== "apart") return null;
+  const compiled = session.step_seconds === null ? "n/a" : formatDuration(session.step_seconds);
+  return (
+    <p class="caption" title="A compiled step cannot be looked into layer by layer.">
+      Run eagerly beside training, on the same batch: here a layer can be timed. The compiled step takes{" "}
+      <b>{compiled}</b> as a whole.
+    </p>
   );
 }
 
