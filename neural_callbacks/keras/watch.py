@@ -84,8 +84,8 @@ class Watch:
         self._latest: Future[None] | None = None
         self._table: LayerTable | None = None
         self._background = 0.0
-        self._sound = -1  # the latest step that was found sound
-        self._broken = -1  # the latest that was not
+        # The latest step that was found sound, beside the frames and by a frame; and the latest that was not.
+        self._sound, self._sound_frame, self._broken_frame = -1, -1, -1
 
     def plan(self, count: int) -> list[Depth]:
         """Return what to measure of each of the next `count` steps, which run in one execution."""
@@ -154,7 +154,7 @@ class Watch:
             return
         if self._latest is not None:
             self._latest.result()
-        self._latest = self._thread.submit(self._record, samples, table, self._figures())
+        self._latest = self._thread.submit(self._record, samples, table, self._figures(), self._sound)
 
     def _figures(self) -> dict[str, float]:
         known = {
@@ -164,23 +164,23 @@ class Watch:
         }
         return {name: value for name, value in known.items() if not math.isnan(value)}
 
-    def _record(self, samples: Sequence[Frameable], table: LayerTable, figures: dict[str, float]) -> None:
+    def _record(self, samples: Sequence[Frameable], table: LayerTable, figures: dict[str, float], sound: int) -> None:
         started = time.thread_time()
         with self.recorder.contained(FRAMES):
             if table != self._table:
                 self._table = table
                 self.recorder.write_layers(table, samples[0].step)
             for sample in samples:
-                self.recorder.record(self._completed(sample.frame(table), figures))
+                self.recorder.record(self._completed(sample.frame(table), figures, sound))
         self._background += time.thread_time() - started
 
-    def _completed(self, frame: Frame, figures: dict[str, float]) -> Frame:
+    def _completed(self, frame: Frame, figures: dict[str, float], sound: int) -> Frame:
         """Return `frame` with the watch's own figures, and with what went wrong only where that began."""
-        was_broken = self._broken > self._sound
+        was_broken = self._broken_frame > max(sound, self._sound_frame)
         if frame.anomalies:
-            self._broken = frame.step
+            self._broken_frame = frame.step
         elif frame.matrices:
-            self.found_sound(frame.step)
+            self._sound_frame = frame.step
         anomalies = () if was_broken else frame.anomalies
         return dataclasses.replace(frame, scalars={**frame.scalars, **figures}, anomalies=anomalies)
 

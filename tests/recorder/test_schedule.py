@@ -8,7 +8,7 @@ import pytest
 
 from neural_callbacks.schedule import DEFAULT_OVERHEAD_BUDGET, MOST_STEPS, Depth, Every, schedule_from
 
-NOTHING, STATISTICS, HISTOGRAMS = Depth
+NOTHING, STATISTICS, HISTOGRAMS, PROFILE = Depth
 
 
 def plans(schedule, steps):
@@ -48,6 +48,18 @@ def test_histograms_come_with_the_first_sample_and_every_tenth_after_it():
     planned = plans(schedule_from(every=2), 45)
     assert steps_of(planned, STATISTICS, HISTOGRAMS) == list(range(0, 45, 2))
     assert steps_of(planned, HISTOGRAMS) == [0, 20, 40]
+
+
+def test_profiles_apart_come_with_the_first_of_these_and_every_tenth_after_it():
+    planned = plans(schedule_from(every=2).anew(profiles_apart=True), 405)
+    assert steps_of(planned, HISTOGRAMS, PROFILE) == list(range(0, 405, 20))
+    assert steps_of(planned, PROFILE) == [0, 200, 400]
+    assert PROFILE not in plans(schedule_from(every=2), 405)
+
+
+def test_steps_named_one_by_one_all_have_a_profile_apart():
+    planned = plans(schedule_from(steps=[3, 4, 7]).anew(profiles_apart=True), 10)
+    assert steps_of(planned, PROFILE) == [3, 4, 7]
 
 
 def test_under_a_budget_too():
