@@ -39,7 +39,7 @@ class SentinelTaps(TrainStep):
     ) -> None:
         super().__init__(model, optimizers, sites, catalog, recorder)
         self._keys: list[Key] = []
-        self._flags: list[Any] = []
+        self._sums: list[Any] = []
         self._losses: dict[str, Any] = {}
 
     @property
@@ -48,8 +48,16 @@ class SentinelTaps(TrainStep):
         return self._keys
 
     def results(self) -> tuple[Any, dict[str, Any]]:
-        """Return, of each tensor that was seen, whether it holds what is not finite, (len(keys),) of bool; the loss."""
-        return tf.stack(self._flags) if self._flags else tf.zeros([0], tf.bool), self._losses
+        """Return, of each tensor that was seen, whether it holds what is not finite, (len(keys),) of bool; the loss.
+
+        A sum is NaN or infinite where a value is: one operation for a tensor, in place of two passes. It is so too
+        where finite values add up to more than float32 holds, which only values near the end of its range do.
+        """
+        if not self._sums:
+            return tf.zeros([0], tf.bool), self._losses
+        widest = max((total.dtype for total in self._sums), key=lambda dtype: dtype.size)
+        totals = tf.stack([tf.cast(total, widest) for total in self._sums])
+        return tf.logical_not(tf.math.is_finite(totals)), self._losses
 
     def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
         """See `TrainStep`."""
@@ -84,7 +92,8 @@ class SentinelTaps(TrainStep):
     def _look(self, key: Key, tensor: Any) -> None:
         if isinstance(tensor, tf.Tensor) and tensor.dtype.is_floating and self._is_here(tensor):
             self._keys.append(key)
-            self._flags.append(tf.logical_not(tf.reduce_all(tf.math.is_finite(tensor))))
+            wide = tensor if tensor.dtype.size >= tf.float32.size else tf.cast(tensor, tf.float32)
+            self._sums.append(tf.reduce_sum(wide))
 
 
 @dataclass(frozen=True)
