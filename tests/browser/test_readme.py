@@ -41,7 +41,7 @@ def address(start, runs):
 
 
 def test_every_script_recorded_a_session(runs):
-    assert len(blocks("python")) == len(find_sessions(runs)) == 4
+    assert len(blocks("python")) == len(find_sessions(runs)) == 5
 
 
 def test_the_page_shows_every_run(address, runs, look):
