@@ -38,9 +38,10 @@ import torch
 
 from overhead.estimate import Estimate, estimate
 from overhead.memory import MEGABYTE, measure_memory
-from overhead.observer import neuraldbg, shares_at
+from overhead.observer import neuraldbg
 from overhead.others import MissingPackageError, detect_anomaly, hook_script, require_wandb, wandb_watch
 from overhead.profile import profiled
+from overhead.shares import shares_at
 from overhead.training import Training
 from overhead.turns import Measured, measure
 from overhead.watching import Gear, plain, spin
