@@ -1,149 +1,185 @@
-"""What watching costs a Keras training on this machine: fits of a watched and a plain model in turn.
+"""What watching a Keras training costs on this machine, as ratios to plain training, to about a percent.
 
-    python benchmarks/overhead_keras.py [--steps 60] [--rounds 9] [--every 10] [--workload dense] [--short] [--busy]
+    python benchmarks/overhead_keras.py [--workload dense ...] [--gears idle ...] [--minutes 12] [--busy]
+    python benchmarks/overhead_keras.py --profile
 
-For each workload, one model without the callback and one with it are trained in turn, `--steps` steps a fit. A ratio is
-the median over the rounds of the ratio of a watched fit to the plain one before it, so that a machine that gets slower
-in between does not count. The first fit of each, which traces and compiles, is no round; its time until the steps are
-as fast as later ones stands in a column of its own, beside what the plain model takes for the same. On a machine that
-others use too, `--busy` measures one thread's work in processor time in place of the time that passes.
+Two things are measured, in two ways.
+
+The gears of NeuralDbg: one `model.fit` without end is held and let go in short blocks, a block with one of the gears,
+some plain steps, a block with the next gear, all in turn in an order that is drawn anew each turn. How a ratio is made
+of that, and its 95 % interval, `overhead/turns.py` and `overhead/estimate.py` say. Each block is a training of its own,
+with its session; but the default, which finds its interval by itself, is one long training that goes on from block to
+block, and is timed from when it has paid for the samples that it begins with. What is traced is traced before.
+"plain again" watches nothing: it shows how far to trust the others, and must come out at 1.
+
+What others watch a training with, and what NeuralDbg traces: these change a process for good, or are done once in it.
+So each is a process of its own, with plain processes between, and a ratio is the median over the turns of its usual
+step to that of the plain processes before and after it.
+
+With `--busy` all is done on one thread and measured in processor time, that of our threads included: for a machine that
+others use too, where the time that passes says little.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-import statistics
-import tempfile
+import platform
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import tensorflow as tf
-from keras import layers
 
-from neural_callbacks import NeuralDbgCallback
+from overhead.keras.first_steps import Comparison
+from overhead.keras.observer import NeuralDbgGear
+from overhead.keras.process import use_one_thread
+from overhead.keras.processes import measure_processes
+from overhead.keras.profile import profiled
+from overhead.keras.training import Training
+from overhead.keras.workloads import WORKLOADS, Workload
+from overhead.report import print_functions, print_ratios, processor
+from overhead.shares import profiled_shares_at
+from overhead.turns import measure
+from overhead.watching import Gear, plain
 
-WARM_UP = 10  # steps of a fit before the clock starts: its own overhead, and the sample at its first step
-CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A model, the shape of one batch for it, and how many times more steps it runs than `--steps` says."""
-
-    name: str
-    model: Callable[[], Any]
-    batch: tuple[int, ...]
-    repeat: int = 1
-
-
-def cnn() -> Any:
-    """Return a convolutional network on 32x32 images: 4 convolutions with batch normalization, 17 layers."""
-    stack: list[Any] = [keras.Input((32, 32, 3))]
-    for filters, strides in ((16, 1), (16, 1), (32, 2), (32, 1)):
-        stack += [layers.Conv2D(filters, 3, strides, padding="same", use_bias=False), layers.BatchNormalization()]
-        stack += [layers.Activation("relu")]
-    stack += [layers.GlobalAveragePooling2D(), layers.Dropout(0.1), layers.Dense(CLASSES, activation="softmax")]
-    return keras.Sequential(stack)
-
-
-def dense() -> Any:
-    """Return three dense layers, 784-256-256-10."""
-    return keras.Sequential(
-        [
-            keras.Input((784,)),
-            layers.Dense(256, activation="relu"),
-            layers.Dense(256, activation="relu"),
-            layers.Dense(CLASSES, activation="softmax"),
-        ]
-    )
-
-
-WORKLOADS = (Workload("cnn", cnn, (32, 32, 32, 3)), Workload("dense", dense, (64, 784), repeat=10))
+# The most that watching may cost: the ratio for the convolutional network and for the dense one, by gear.
+AIMS = {"default": (1.02, 1.03), "10": (1.03, 1.08), "10-rows": (1.03, 1.08), "1": (1.2, 1.45), "1-rows": (1.2, 1.45)}
+AIMS_OF = tuple(workload.name for workload in WORKLOADS)
+TRACING_AIM = 1.0
+# With a sample on each tenth step, the second one with histograms is at step 100: some steps earlier the clock starts.
+TO_FULL = 95
+OURS = ("nothing", "idle", "default", "10-rows", "10", "1-rows", "1")
+# The kinds of `overhead.keras.process`, and what they are called in the table.
+PROCESSES = {
+    "tracing": ("neuraldbg", "NeuralDbgCallback(every=10)"),
+    "dump-curt": ("dump-CURT_HEALTH", "enable_dump_debug_info, CURT_HEALTH"),
+    "dump-concise": ("dump-CONCISE_HEALTH", "enable_dump_debug_info, CONCISE_HEALTH"),
+    "dump-full": ("dump-FULL_HEALTH", "enable_dump_debug_info, FULL_HEALTH"),
+    "check-numerics": ("check-numerics", "enable_check_numerics"),
+    "tensorboard": ("tensorboard", "TensorBoard(histogram_freq=1)"),
+}
+# Of the time for a workload, what the gears in one process get where processes are measured too.
+OURS_SHARE = 0.55
+SHORT_SECONDS = 0.0  # the fewest turns there may be
+PROFILED = {
+    "sentinel only": {"steps": []},
+    "every step, all but histograms": {"every": 1, "histograms": False},
+    "every step": {"every": 1},
+}
 
 
-class Clock(keras.callbacks.Callback):
-    """Times the steps of each fit from `WARM_UP` on, and all of them."""
+def gears(stack: ExitStack) -> dict[str, Gear]:
+    """Return what is compared in one process, for one training, to be closed with `stack`."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self.clock = clock
-        self.begun = self.warm = self.ended = 0.0
+    def ours(**options: Any) -> NeuralDbgGear:
+        return stack.enter_context(NeuralDbgGear(**options))
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Start the clocks."""
-        del logs
-        if batch == 0:
-            self.begun = self.clock()
-        if batch == WARM_UP:
-            self.warm = self.clock()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Read them."""
-        del batch, logs
-        self.ended = self.clock()
-
-
-class Training:
-    """One model, its data, and the callbacks it is trained with."""
-
-    def __init__(self, workload: Workload, steps: int, clock: Callable[[], float], *watching: Any) -> None:
-        keras.utils.set_random_seed(0)
-        self.model = workload.model()
-        self.model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        numbers = np.random.default_rng(0)
-        x = numbers.normal(size=(4 * workload.batch[0], *workload.batch[1:])).astype("float32")
-        y = numbers.integers(0, CLASSES, size=len(x))
-        self.data = tf.data.Dataset.from_tensor_slices((x, y)).batch(workload.batch[0]).cache().repeat()
-        self.steps = WARM_UP + steps
-        self.clock = Clock(clock)
-        self.callbacks = [self.clock, *watching]
-        self.fit()
-        self.starting = self.clock.warm - self.clock.begun
-
-    def fit(self) -> float:
-        """Train; return the seconds of one step."""
-        self.model.fit(self.data, steps_per_epoch=self.steps, verbose=0, callbacks=self.callbacks)
-        return (self.clock.ended - self.clock.warm) / (self.steps - WARM_UP)
+    found = {
+        "control": Gear("plain again", plain),
+        "nothing": Gear("attached, nothing", ours(steps=[], sentinel=False)),
+        "idle": Gear("attached, sentinel only", ours(steps=[])),
+        "default": Gear("default: a budget of 2 %", ours(keeps_on=True), blocks=3),
+    }
+    for every, title in ((10, "every 10 steps"), (1, "every step")):
+        for key, histograms in ((f"{every}-rows", False), (str(every), True)):
+            found[key] = Gear(
+                title if histograms else f"{title}, all but histograms",
+                ours(every=every, histograms=histograms),
+                deep=TO_FULL if histograms and every > 1 else 0,
+                shares=profiled_shares_at(every, histograms=histograms),
+            )
+    return found
 
 
 def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description="What NeuralDbg costs a Keras training, as ratios to plain fits.")
-    parser.add_argument("--steps", type=int, default=60, help="steps a fit (ten times as many for the dense net)")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--every", type=int, default=10, help="the sampling interval, in steps")
-    parser.add_argument("--workload", choices=[workload.name for workload in WORKLOADS])
-    parser.add_argument("--short", action="store_true", help="20 steps, 3 rounds: to see that it runs")
-    parser.add_argument("--busy", action="store_true", help="one thread, processor time: for a machine in use")
-    options = parser.parse_args()
-    clock = time.process_time if options.busy else time.perf_counter
+    """Measure and print."""
+    options = _options()
+    logging.getLogger("neuraldbg").setLevel(logging.ERROR)  # the same notices, session by session
     if options.busy:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    steps, rounds = (20, 3) if options.short else (options.steps, options.rounds)
-    print(f"tensorflow {tf.__version__}, keras {keras.__version__}, {os.cpu_count()} cores, {rounds} rounds")
-    print(f"{'workload':10}{'plain':>12}   every {options.every}: median [min, max]     first steps: plain, watched")
-    for workload in WORKLOADS:
-        if options.workload not in (None, workload.name):
-            continue
-        with tempfile.TemporaryDirectory() as logdir:
-            plain = Training(workload, steps * workload.repeat, clock)
-            watched = Training(workload, steps * workload.repeat, clock, NeuralDbgCallback(logdir, every=options.every))
-            times = [(plain.fit(), watched.fit()) for _ in range(rounds)]
-        ratios = [with_us / without for without, with_us in times]
-        milliseconds = 1e3 * statistics.median(without for without, _ in times)
-        print(
-            f"{workload.name:10}{milliseconds:9.2f} ms{statistics.median(ratios):12.3f}"
-            f" [{min(ratios):.3f}, {max(ratios):.3f}]{plain.starting:19.1f} s,{watched.starting:6.1f} s",
-            flush=True,
-        )
+        use_one_thread()
+    clock = time.process_time if options.busy else time.perf_counter
+    chosen = [workload for workload in WORKLOADS if workload.name in options.workload]
+    print(
+        f"{processor()}; Python {platform.python_version()}, tensorflow {tf.__version__}, keras {keras.__version__}"
+        f"{', one thread, processor time' if options.busy else ''}; {time.strftime('%Y-%m-%d')}\n"
+    )
+    if options.profile:
+        _print_profiles(chosen, clock)
+        return
+    ours = [key for key in OURS if key in options.gears]
+    kinds = {PROCESSES[key][0]: PROCESSES[key][1] for key in PROCESSES if key in options.gears}
+    seconds = 0.0 if options.short else 60 * options.minutes / sum(workload.share for workload in chosen)
+    if ours:
+        share = OURS_SHARE if kinds else 1.0
+        _print_gears(chosen, ours, clock, seconds * share)
+    if kinds:
+        share = 1 - OURS_SHARE if ours else 1.0
+        how = "busy" if options.busy else "wall"
+        _print_processes(chosen, kinds, how, 0.0 if options.short else 60 * options.minutes * share / len(chosen))
+
+
+def _options() -> argparse.Namespace:
+    names = [workload.name for workload in WORKLOADS]
+    parser = argparse.ArgumentParser(description="What watching a Keras training costs, as ratios to plain training.")
+    parser.add_argument("--workload", choices=names, nargs="+", default=names)
+    parser.add_argument("--gears", choices=[*OURS, *PROCESSES], nargs="+", default=[*OURS, *PROCESSES])
+    parser.add_argument("--minutes", type=float, default=12.0, help="for all workloads together")
+    parser.add_argument("--busy", action="store_true", help="one thread, processor time: for a machine in use")
+    parser.add_argument("--short", action="store_true", help="as few turns as there may be: to see that it runs")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, by function")
+    return parser.parse_args()
+
+
+def _print_gears(chosen: Sequence[Workload], keys: Sequence[str], clock: Callable[[], float], seconds: float) -> None:
+    measured = {}
+    for workload in chosen:
+        print(f"measuring {workload.name} ...", file=sys.stderr, flush=True)
+        with Training(workload, clock) as training, ExitStack() as stack:
+            of_one = {key: gear for key, gear in gears(stack).items() if key in ("control", *keys)}
+            measured[workload.name] = measure(training, [*of_one.values()], seconds * workload.share)
+    print_ratios(measured, of_one, AIMS, AIMS_OF)
+
+
+def _print_processes(chosen: Sequence[Workload], kinds: Mapping[str, str], how: str, seconds: float) -> None:
+    for workload in chosen:
+        print(f"measuring processes of {workload.name} ...", file=sys.stderr, flush=True)
+        compared = measure_processes(workload, [*kinds], seconds, how)
+        print(f"| {workload.name}, processes in turn | a usual step | an epoch's end, in steps | turns |")
+        print("|---|---|---|---|")
+        for kind, found in compared.items():
+            step = f"{found.step:.3f} [{found.least:.3f}, {found.most:.3f}]"
+            print(f"| {kinds[kind]} | {step} | {found.epoch_end:.1f} | {found.turns} |")
+        print()
+        if (found := compared.get(PROCESSES["tracing"][0])) is not None:
+            print(_tracing(workload, found))
+
+
+def _tracing(workload: Workload, found: Comparison) -> str:
+    instrumented, sentinel = found.firsts
+    told = "nothing" if found.tracing is None else f"{found.tracing:.2f}"
+    return (
+        f"Tracing, {workload.name}, in times of the model's own first step, {found.plain_first:.2f} s: the "
+        f"instrumented function with its first call {instrumented:.2f}, the sentinel's {sentinel:.2f}; the session "
+        f"says {told} of both. They stand in for the model's own, which is not traced. Aim: {TRACING_AIM:.2f}.\n"
+    )
+
+
+def _print_profiles(chosen: Sequence[Workload], clock: Callable[[], float]) -> None:
+    for workload in chosen:
+        with Training(workload, clock) as training:
+            for title, options in PROFILED.items():
+                profile = profiled(training, **options)
+                print(f"{workload.name}, {title}: a step is {profile.added:.2f} ms longer. The training's thread:\n")
+                print_functions(profile.training)
+                print("The thread that makes frames:\n")
+                print_functions(profile.frames)
 
 
 if __name__ == "__main__":

@@ -25,24 +25,23 @@ included: for a machine that others use too, where the time that passes says lit
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from overhead.estimate import Estimate, estimate
 from overhead.memory import MEGABYTE, measure_memory
-from overhead.observer import neuraldbg, shares_at
+from overhead.observer import neuraldbg
 from overhead.others import MissingPackageError, detect_anomaly, hook_script, require_wandb, wandb_watch
 from overhead.profile import profiled
+from overhead.report import print_functions, print_ratios, processor
+from overhead.shares import shares_at
 from overhead.training import Training
-from overhead.turns import Measured, measure
+from overhead.turns import measure
 from overhead.watching import Gear, plain, spin
 from overhead.workloads import Workload, workloads
 
@@ -123,10 +122,7 @@ def _options() -> argparse.Namespace:
 
 
 def _machine(device: str, *, busy: bool) -> str:
-    cpu = Path("/proc/cpuinfo")
-    models = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
-    processor = models[0].partition(": ")[2] if models else platform.processor() or platform.machine()
-    where = f"{processor}, {os.cpu_count()} cores"
+    where = processor()
     if device == "cuda":
         where += f", {torch.cuda.get_device_name()}"
     threads = torch.get_num_threads()
@@ -153,35 +149,7 @@ def _print_ratios(chosen: Sequence[Workload], options: argparse.Namespace, clock
                 training = Training(workload, options.device, clock)
                 seconds = SHORT_SECONDS if options.short else of_all * workload.share * share
                 measured[workload.name] = measure(training, [CONTROL, *gears.values()], seconds)
-            _print_table(measured, {"control": CONTROL} | gears)
-
-
-def _print_table(measured: Mapping[str, Measured], gears: Mapping[str, Gear]) -> None:
-    estimates = {
-        name: {gear.title: estimate(of_one.blocks[gear.title], gear.shares) for gear in gears.values()}
-        for name, of_one in measured.items()
-    }
-    print("| | " + " | ".join(f"{name}, {1e3 * m.plain:.2f} ms" for name, m in measured.items()), end="")
-    print(" | aim: resnet, gpt | aim: mlp |")
-    print("|---" * (len(measured) + 3) + "|")
-    for key, gear in gears.items():
-        cells = [_cell(of_one[gear.title]) for of_one in estimates.values()]
-        aims = [f"{aim:.3f}" for aim in AIMS.get(key, ())] or ["", ""]
-        print(f"| {gear.title} | " + " | ".join([*cells, *aims]) + " |")
-    print(
-        "\nHow sure: turns, samples in 100 steps, what of the ratio is writing, and the plain mean with all hiccups.\n"
-    )
-    print("| | " + " | ".join(f"{name}: turns, samples, writing, mean" for name in estimates) + " |")
-    print("|---" * (len(measured) + 1) + "|")
-    for gear in gears.values():
-        of_gear = [of_one[gear.title] for of_one in estimates.values()]
-        cells = [f"{e.turns}, {e.samples:.1f}, {e.writing:.4f}, {e.mean:.3f}" for e in of_gear]
-        print(f"| {gear.title} | " + " | ".join(cells) + " |")
-    print(flush=True)
-
-
-def _cell(of_gear: Estimate) -> str:
-    return f"{of_gear.ratio:.3f} [{of_gear.low:.3f}, {of_gear.high:.3f}]"
+            print_ratios(measured, {"control": CONTROL} | gears, AIMS, ("resnet, gpt", "mlp"))
 
 
 def _print_memory(chosen: Sequence[Workload], device: str, *, short: bool) -> None:
@@ -206,11 +174,7 @@ def _print_profiles(chosen: Sequence[Workload], device: str, clock: Callable[[],
                 f"{workload.name}, {title}: a step is {profile.added:.2f} ms longer than a plain one; profiled, "
                 f"our functions took {profile.total:.2f} ms of the training's thread.\n"
             )
-            print("| function | calls | own, ms | with what it calls, ms |")
-            print("|---|---|---|---|")
-            for function in profile.functions:
-                print(f"| {function.name} | {function.calls:.0f} | {function.own:.3f} | {function.cumulative:.3f} |")
-            print(flush=True)
+            print_functions(profile.functions)
 
 
 if __name__ == "__main__":

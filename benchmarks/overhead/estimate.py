@@ -12,9 +12,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Shares = Mapping[int, float]
 
-# Kinds of steps: a full sample, a sample, one and two steps after either, and the rest, which have nothing left to do
-# for any.
-FULL, SAMPLED, SETTLED = -1, 0, 3
+# Kinds of steps: the first of a training, a full sample, a sample, one and two steps after either, and the rest, which
+# have nothing left to do for any. The first comes once in a block, before its clock starts, and counts only by a share.
+FIRST, FULL, SAMPLED, SETTLED = -2, -1, 0, 3
 RESAMPLES = 1000
 # What the interval leaves out on either side: it covers 95 %.
 TAIL = 0.025
@@ -25,12 +25,14 @@ class Block:
     """What was timed of one gear in one turn; all times are in plain steps of the same turn.
 
     `steps` (n,) are the times of the steps, `kinds` (n,) say what they were. After each n / m steps all that was
-    sampled was brought to the disk; `writing` (m,) are the times of that.
+    sampled was brought to the disk; `writing` (m,) are the times of that. `first` is the time of the step that the gear
+    began with.
     """
 
     steps: FloatArray
     kinds: IntArray
     writing: FloatArray
+    first: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def _writing(blocks: Sequence[Block], shares: Shares, middle: Callable[[FloatArr
 def _ratio(blocks: Sequence[Block], shares: Shares | None, middle: Callable[[FloatArray], float] = np.median) -> float:
     kinds = np.concatenate([block.kinds for block in blocks])
     shares = shares or shares_of(kinds)
-    times = np.concatenate([block.steps for block in blocks])
+    times = np.concatenate([*(block.steps for block in blocks), [block.first for block in blocks]])
+    kinds = np.concatenate([kinds, np.full(len(blocks), FIRST)])
     return _average(times, kinds, shares, middle) + _writing(blocks, shares, middle)
 
 
@@ -113,6 +116,6 @@ def estimate(blocks: Sequence[Block], shares: Shares | None = None) -> Estimate:
         float(high),
         writing=_writing(blocks, in_all, np.median),
         mean=_ratio(blocks, shares, np.mean),
-        samples=100 * (in_all.get(SAMPLED, 0.0) + in_all.get(FULL, 0.0)),
+        samples=100 * sum(in_all.get(kind, 0.0) for kind in (FIRST, FULL, SAMPLED)),
         turns=len(blocks),
     )

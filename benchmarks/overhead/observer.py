@@ -1,4 +1,4 @@
-"""NeuralDbg as a gear."""
+"""NeuralDbg on PyTorch as a gear."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from neural.session.reader import SessionReader
 from neural_callbacks import NeuralDbg
-from neural_callbacks.schedule import HISTOGRAMS_EVERY
-from overhead.estimate import Shares, kinds_of, shares_of
+from overhead.sessions import require_whole
 from overhead.training import Training
 from overhead.watching import Watch
-
-
-class SwitchedOffError(Exception):
-    """A part of the observer failed and was switched off: what was timed is not what it costs."""
 
 
 @contextmanager
@@ -35,16 +28,8 @@ def neuraldbg(training: Training, **options: Any) -> Iterator[Watch]:
             yield watch
         session = SessionReader(observer.directory)
         session.refresh()
-        for notice in session.info().notices:
-            if "switched" in notice:
-                raise SwitchedOffError(notice)
+        require_whole(session)
         watch.sampled, watch.full = session.steps().tolist(), session.profile_steps("trace").tolist()
-
-
-def shares_at(every: int) -> Shares:
-    """Return the kinds of steps in a long training that is sampled on every `every`-th."""
-    period = every * HISTOGRAMS_EVERY
-    return shares_of(kinds_of(np.arange(period, 2 * period), range(0, 2 * period, every), [period]))
 
 
 def _flush_of(observer: NeuralDbg) -> Callable[[], None]:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import cProfile
-import pstats
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import neural
-import neural_callbacks
+from overhead.functions import Function, functions_of
 from overhead.observer import neuraldbg
-from overhead.training import Training, nothing
+from overhead.training import Training
 from overhead.turns import RUN_IN
+from overhead.watching import nothing
 
-OURS = tuple(str(Path(str(package.__file__)).parent) for package in (neural, neural_callbacks))
 TOP = 12
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function of ours, per step: its calls, its own milliseconds with C functions, and those with all it calls."""
-
-    name: str
-    calls: float
-    own: float
-    cumulative: float
 
 
 @dataclass(frozen=True)
@@ -58,18 +45,9 @@ def profiled(training: Training, **options: Any) -> Profile:
         training.run(RUN_IN, watched.observe)
         with profiler:
             training.run(steps, watched.observe)
-    functions = [
-        Function(f"{_short(file)}:{name}", calls / steps, 1e3 * own / steps, 1e3 * cumulative / steps)
-        for (file, _, name), (_, calls, own, cumulative, _) in pstats.Stats(profiler).stats.items()
-        if file.startswith(OURS)
-    ]
-    functions.sort(key=lambda function: -function.own)
+    functions = functions_of(profiler, steps)
     return Profile(
         functions[:TOP],
         total=sum(function.own for function in functions),
         added=1e3 * float(np.median(times) - np.median(without)),
     )
-
-
-def _short(file: str) -> str:
-    return "/".join(Path(file).parts[-2:]).removesuffix(".py")

@@ -1,4 +1,4 @@
-"""Training: one model that is trained over and over from the same start, with a time for each step."""
+"""Training with PyTorch: one model that is trained over and over from the same start, with a time for each step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from overhead.estimate import FloatArray
+from overhead.watching import nothing
 from overhead.workloads import Workload
 
 # Steps before anything is measured: the allocator, oneDNN's and cuDNN's choices, the optimizer's state.
 WARM_UP = 10
-
-
-def nothing(loss: Tensor) -> None:
-    """Observe a step in no way: what a plain training does with its loss."""
 
 
 class Training:

@@ -5,7 +5,8 @@ steps right before and right after it, all gears come in each turn, and their or
 
 Blocks are short, but whole. A gear is put on for its block alone and taken off again, both outside the time: what it
 leaves behind in between its steps, hooks for all modules of the process among them, never runs in another's block. The
-first steps are not timed, for it may do then what it does once. What a thread of its own would write in the background,
+first steps are not part of it, for it may do then what it does once; the very first one counts where it is told that
+in a long training there are more like it. What a thread of its own would write in the background,
 at its leisure and perhaps after the block, is waited for twice a block, and that time counts in full, but for what
 waiting for nothing takes.
 """
@@ -19,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from overhead.estimate import Block, FloatArray, kinds_of
-from overhead.training import Training, nothing
-from overhead.watching import Gear, Watch
+from overhead.watching import Gear, Training, Watch, nothing
 
 # Steps of any block before the clock runs: the first one of a gear, which is sampled, and one to recover.
 RUN_IN = 2
@@ -80,13 +80,13 @@ def _block(training: Training, gear: Gear, later: int, draw: np.random.Generator
     times, writing = [], []
     training.reset()
     with gear.watch(training) as watch:
-        training.run(first, watch.observe)
+        begun = training.run(first, watch.observe)
         watch.flush()
         for _ in range(stretches):
             times.append(training.run(stretch, watch.observe))
             writing.append(_seconds(training, watch) - _seconds(training, watch))
     kinds = kinds_of(np.arange(first, first + stretches * stretch), watch.sampled, watch.full)
-    return Block(np.concatenate(times), kinds, np.array(writing))
+    return Block(np.concatenate(times), kinds, np.array(writing), float(begun[0]))
 
 
 def _seconds(training: Training, watch: Watch) -> float:
@@ -97,4 +97,4 @@ def _seconds(training: Training, watch: Watch) -> float:
 
 
 def _compared(block: Block, plain: float) -> Block:
-    return Block(block.steps / plain, block.kinds, block.writing / plain)
+    return Block(block.steps / plain, block.kinds, block.writing / plain, block.first / plain)

@@ -5,11 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from torch import Tensor
+from overhead.estimate import FloatArray, Shares
 
-from overhead.estimate import Shares
-from overhead.training import Training, nothing
+
+def nothing(loss: Any) -> None:
+    """Observe a step in no way: what a plain training does with its loss."""
+
+
+class Workload(Protocol):
+    """What is trained: a timed block has `block` steps, a multiple of 10."""
+
+    @property
+    def block(self) -> int:
+        """Steps."""
+
+
+class Training(Protocol):
+    """One model that is trained over and over from the same start; `clock` gives seconds.
+
+    `typical` are those of a plain step, when last looked at: what a known cost is measured out by.
+    """
+
+    clock: Callable[[], float]
+    typical: float
+
+    @property
+    def workload(self) -> Workload:
+        """What is trained."""
+
+    def reset(self) -> None:
+        """Go back to where every block starts."""
+
+    def run(self, steps: int, observe: Callable[[Any], object]) -> FloatArray:
+        """Train for `steps` steps, `observe` called once in each; return the seconds (steps,)."""
 
 
 def at_once() -> None:
@@ -20,12 +50,13 @@ def at_once() -> None:
 class Watch:
     """A training that is being watched.
 
-    `observe` is called in each step, with the loss, between the backward pass and the update. `flush` returns when all
+    `observe` is called in each step: in PyTorch with the loss, between the backward pass and the update, in Keras with
+    None, before the step. `flush` returns when all
     that was sampled is where it belongs. Once the watching is over, `sampled` tells which steps were sampled, counted
     from 0 where it began, and `full` which of them took in more than others; both stay empty where all steps are alike.
     """
 
-    observe: Callable[[Tensor], object] = nothing
+    observe: Callable[[Any], object] = nothing
     flush: Callable[[], object] = at_once
     sampled: Sequence[int] = ()
     full: Sequence[int] = ()
@@ -42,7 +73,7 @@ class Gear:
     """
 
     title: str
-    watch: Callable[[Training], AbstractContextManager[Watch]]
+    watch: Callable[[Any], AbstractContextManager[Watch]]
     blocks: int = 1
     steps: int = 0
     settling: int = 0
@@ -63,7 +94,7 @@ def spin(training: Training, share: float, every: int) -> Iterator[Watch]:
     """Add `share` of a plain step to the average step: doing nothing for `every` times as long in every `every`-th."""
     begun: list[float] = []
 
-    def observe(loss: Tensor) -> None:
+    def observe(loss: Any) -> None:
         del loss
         begun.append(training.clock())
         if (len(begun) - 1) % every == 0:

@@ -22,9 +22,12 @@ Float32Array = NDArray[np.float32]
 _LEAST, _GREATEST = 1e-8, 1e15
 # Where mean^2 is less than this share of mean(x^2), their difference keeps five digits.
 _MEAN_SHARE = 0.9
-# Sums are taken in float32 over so many values, and of these sums in float64.
+# Sums are taken in float32 over so many values, and of these sums in float64. A BLAS library takes the product of so
+# short vectors (OpenBLAS: up to 10 000 values) in the calling thread: its own threads would contend with TensorFlow's.
 _BLOCK = 2**13
-_CACHED = 2**16
+_CACHED = 2**17
+# Tensors of so few values are measured together, up to `_CACHED` of them: what each costs alone is the number of calls.
+_FEW = 2**13
 _SIGN_CODE, _INFINITY_CODE = 256, 255
 
 
@@ -36,14 +39,27 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
     """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of n floating tensors in the host's memory."""
     rows = np.empty((len(tensors), len(COLUMNS)))
     counts = np.empty((len(tensors), histogram.BINS), np.int64) if binned else None
+    small: dict[int, Float32Array] = {}
+    waiting = 0
     with np.errstate(all="ignore"):  # what overflows here is found, and done the thorough way
         for number, tensor in enumerate(tensors):
             values = _flat(tensor)
             is_wide = values.dtype == np.float64
-            rows[number] = _thorough_row(values) if is_wide else _row(values)
+            if is_wide or not values.size:
+                rows[number] = _thorough_row(values)
+            elif values.size <= _FEW:
+                small[number] = values
+                waiting += values.size
+            else:
+                rows[number] = _row(values)
             if counts is not None:
                 sampled = values[:: stride(values.size)]
                 counts[number] = reference_counts(sampled)[_BIN_OF_CODE] if is_wide else _code_counts(sampled)
+            if waiting > _CACHED:
+                rows[[*small]] = _rows_together([*small.values()])
+                small, waiting = {}, 0
+        if small:
+            rows[[*small]] = _rows_together([*small.values()])
     return rows, counts
 
 
@@ -54,9 +70,26 @@ def _flat(tensor: Any) -> NDArray[Any]:
     return values.reshape(-1)
 
 
+def _rows_together(tensors: Sequence[Float32Array]) -> FloatArray:
+    """Return the rows (n, 10) of n tensors, none of them empty."""
+    sizes = np.array([x.size for x in tensors])
+    starts = np.cumsum(sizes) - sizes
+    x = np.concatenate(tensors)
+    least, greatest = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)  # NaN where there is one
+    zeros = np.add.reduceat(x == 0, starts, dtype=np.int64)
+    wide = x.astype(np.float64)  # in which the squares of float32 values neither overflow nor vanish
+    mean = np.add.reduceat(wide, starts) / sizes
+    l2 = np.sqrt(np.add.reduceat(wide * wide, starts))
+    wide -= np.repeat(mean, sizes)
+    std = np.sqrt(np.add.reduceat(wide * wide, starts) / sizes)
+    none = np.zeros_like(sizes)
+    rows = np.stack([sizes, none, none, none, zeros, least, greatest, mean, std, l2], axis=1)
+    for place in np.flatnonzero(~np.isfinite(least) | ~np.isfinite(greatest)).tolist():
+        rows[place] = _thorough_row(tensors[place])
+    return rows
+
+
 def _row(x: Float32Array) -> FloatArray:
-    if not x.size:
-        return _thorough_row(x)
     # By parts that stay in the processor's cache from one quantity to the next.
     parts = np.array([_part(x[start : start + _CACHED]) for start in range(0, x.size, _CACHED)])
     least, greatest, zeros = parts[:, 0].min(), parts[:, 1].max(), parts[:, 2].sum()  # NaN where there is one
@@ -80,15 +113,12 @@ def _part(x: Float32Array) -> tuple[float, ...]:
 
 
 def _sums(x: Float32Array) -> tuple[float, float]:
-    """Return the sum of the values and the sum of their squares.
-
-    By einsum, since dot and @ wake the threads of a BLAS library, which contend with TensorFlow's.
-    """
+    """Return the sum of the values and the sum of their squares."""
     whole = x.size - x.size % _BLOCK
     blocks, rest = x[:whole].reshape(-1, _BLOCK), x[whole:]
     return (
         float(np.einsum("ij->i", blocks).sum(dtype=np.float64)) + float(np.einsum("i->", rest)),
-        float(np.einsum("ij,ij->i", blocks, blocks).sum(dtype=np.float64)) + float(np.einsum("i,i->", rest, rest)),
+        float((blocks[:, None] @ blocks[:, :, None]).sum(dtype=np.float64)) + float(rest @ rest),
     )
 
 

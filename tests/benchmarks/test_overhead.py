@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from overhead.estimate import FULL, SAMPLED, SETTLED, Block, estimate, kinds_of
-from overhead.observer import shares_at
+from overhead.estimate import FIRST, FULL, SAMPLED, SETTLED, Block, estimate, kinds_of
 from overhead.others import MissingPackageError, require_wandb
+from overhead.shares import profiled_shares_at, shares_at
 from overhead.turns import ROUND, RUN_IN, measure
 from overhead.watching import Gear, Watch, plain
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "overhead_pytorch.py"
 
 
-def block(steps, kinds, writing=(0.0,)):
-    return Block(np.array(steps, float), np.array(kinds), np.array(writing, float))
+def block(steps, kinds, writing=(0.0,), first=1.0):
+    return Block(np.array(steps, float), np.array(kinds), np.array(writing, float), first)
 
 
 def test_a_step_is_a_sample_full_or_not_or_so_many_steps_after_one():
@@ -46,6 +46,21 @@ def test_full_samples_count_as_in_a_long_training_however_many_were_timed():
 def test_every_tenth_step_is_sampled_and_every_hundredth_fully():
     assert shares_at(10) == pytest.approx({FULL: 0.01, SAMPLED: 0.09, 1: 0.1, 2: 0.1, SETTLED: 0.7})
     assert shares_at(1) == pytest.approx({FULL: 0.1, SAMPLED: 0.9})
+
+
+def test_a_profile_comes_first_and_in_one_of_ten_full_samples():
+    after = {1: 0.1, 2: 0.1, SETTLED: 0.7}
+    assert profiled_shares_at(10, histograms=True) == pytest.approx({FIRST: 0.001, FULL: 0.009, SAMPLED: 0.09} | after)
+    assert profiled_shares_at(10, histograms=False) == pytest.approx({FIRST: 0.001, SAMPLED: 0.099} | after)
+    assert profiled_shares_at(1, histograms=False) == pytest.approx({FIRST: 0.01, SAMPLED: 0.99})
+
+
+def test_a_first_step_counts_by_its_share_alone():
+    blocks = [block([2.0, 1.0], [SAMPLED, SETTLED], first=first) for first in (20.0, 30.0, 40.0)]
+    assert estimate(blocks).ratio == pytest.approx(1.5)
+    found = estimate(blocks, {FIRST: 0.01, SAMPLED: 0.09, SETTLED: 0.9})
+    assert found.ratio == pytest.approx(0.3 + 0.18 + 0.9)
+    assert found.samples == pytest.approx(10.0)
 
 
 def test_writing_is_counted_by_the_sample():

@@ -60,6 +60,25 @@ def test_measurements_equal_the_references(dtype, measured):
         np.testing.assert_array_equal(found, reference_counts(arrays[name]), err_msg=name)
 
 
+@MEASURES
+def test_measurements_of_more_values_equal_the_references(measured):
+    with np.errstate(over="ignore", invalid="ignore"):
+        arrays = {name: np.resize(values, 9001).astype("float32") for name, values in VALUES.items() if values.size}
+    rows, counts = measured([tf.constant(array) for array in arrays.values()])
+    for name, row, found in zip(arrays, rows, counts, strict=True):
+        assert_rows_agree(row, reference_row(arrays[name]), name)
+        np.testing.assert_array_equal(found, reference_counts(arrays[name]), err_msg=name)
+
+
+@MEASURES
+def test_many_small_tensors_beside_large_ones_keep_their_places(measured):
+    sizes = [5000, 20_000, 1, 7000] * 20
+    arrays = [NUMBERS.normal(number, size=size).astype("float32") for number, size in enumerate(sizes)]
+    rows = measured([tf.constant(array) for array in arrays])[0]
+    for row, array in zip(rows, arrays, strict=True):
+        assert_rows_agree(row, reference_row(array), f"{array.size} values around {array.mean():.0f}")
+
+
 def assert_rows_agree(row, reference, name):
     # A mean is told from zero, and a deviation too, only as finely as the size of the values allows.
     largest = np.nan_to_num(np.abs(reference[[MIN, MAX]]).max())
