@@ -85,11 +85,12 @@ class Sample(TrainStep):
     def _places(self) -> Iterator[Place]:
         if self._profile is not None:
             for container in find_containers(self._model):
-                yield container, "call", functools.partial(self._container_tap, container)
+                yield container, "call", self._container_tap(container)
         yield from super()._places()
 
-    def _container_tap(self, container: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _container_tap(self, container: Any) -> Callable[..., Any]:
         """Tell the profile of the outermost of the models that hold the layers."""
+        call = container.call
 
         def tapped(*args: Any, **kwargs: Any) -> Any:
             self._tell(self._begin_container, container, args)
@@ -328,4 +329,7 @@ class Sample(TrainStep):
         )
         found = anomalies.find(entries, rows, table, loss_is_finite=bool(np.isfinite([*losses.values()]).all()))
         figures = losses | figures_of(matrices) | self._figures
+        # A graph that the user keeps refers to this sample: let it not keep the tensors too.
+        self._reducers, self._measured, self._activity = {}, {}, Activity()
+        self._parameters = ParameterTaps(self._reducer, self._note)
         return Frame(self.step, self._wall_time, matrices, histograms, figures, activity | self._profiles, found)

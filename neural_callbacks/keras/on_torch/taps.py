@@ -36,27 +36,27 @@ class Described:
     dtype: torch.dtype
 
 
-# What is replaced: whose attribute, its name, and what makes the tap of what is there.
-Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
+# What is replaced: whose attribute, its name, and the tap that takes its place.
+Place = tuple[Any, str, Callable[..., Any]]
 
 
 @contextmanager
 def all_replaced(places: Iterable[Place]) -> Iterator[None]:
-    """Let each `owner.name` be `tap(owner.name)`; written past Keras' and torch's tracking of attributes.
+    """Let each `owner.name` be the tap; written past Keras' and torch's tracking of attributes.
 
     In one loop: this is done for each layer in every step, where a `with` block for each would take ten times as long.
     """
-    before: list[tuple[dict[str, Any], str, Any]] = []
+    before: list[tuple[Any, str, Any]] = []
     try:
         for owner, name, tap in places:
             attributes: Any = vars(owner)
             before.append((attributes, name, attributes.get(name, _MISSING)))
-            attributes[name] = tap(getattr(owner, name))
+            attributes[name] = tap
         yield
     finally:
         for attributes, name, was in reversed(before):
             if was is _MISSING:
-                attributes.pop(name, None)
+                del attributes[name]
             else:
                 attributes[name] = was
 
@@ -95,7 +95,10 @@ class TrainStep:
         """Put the taps in place for the train step that runs inside the `with` block, on the batch `data`."""
         started = time.perf_counter()
         self._batch_size = _batch_size(data)
-        with all_replaced(self._places()):
+        places: list[Place] = []
+        with self._recorder.contained(self.part):
+            places += self._places()
+        with all_replaced(places):
             self.own_seconds += time.perf_counter() - started
             yield
         self._tell(self.finish)
@@ -114,12 +117,12 @@ class TrainStep:
 
     def _places(self) -> Iterator[Place]:
         for site in self._sites:
-            yield site.layer, "call", functools.partial(self._layer_tap, site)
+            yield site.layer, "call", self._layer_tap(site)
         for optimizer in optimizers_of(self._model):
-            yield optimizer, "apply", functools.partial(self._apply_tap, optimizer)
-            yield optimizer, "scale_loss", self._scale_tap
-        yield self._model, "compute_loss", self._loss_tap
-        yield torch.autograd, "backward", self._backward_tap
+            yield optimizer, "apply", self._apply_tap(optimizer)
+            yield optimizer, "scale_loss", self._scale_tap(optimizer.scale_loss)
+        yield self._model, "compute_loss", self._loss_tap(self._model.compute_loss)
+        yield torch.autograd, "backward", self._backward_tap(torch.autograd.backward)
 
     def see_before_layer(self, layer: Any, inputs: tuple[Any, ...]) -> None:
         """Take in that a layer begins: the last thing before it."""
@@ -158,7 +161,9 @@ class TrainStep:
             self._recorder.failed(self.part, error)
         self.own_seconds += time.perf_counter() - started
 
-    def _layer_tap(self, site: Site, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _layer_tap(self, site: Site) -> Callable[..., Any]:
+        call = site.layer.call
+
         def tapped(*args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
                 return call(*args, **kwargs)
@@ -237,7 +242,9 @@ class TrainStep:
 
         return tapped
 
-    def _apply_tap(self, optimizer: Any, apply: Callable[..., Any]) -> Callable[..., Any]:
+    def _apply_tap(self, optimizer: Any) -> Callable[..., Any]:
+        apply = optimizer.apply
+
         @functools.wraps(apply)
         def tapped(grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
