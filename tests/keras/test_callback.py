@@ -230,8 +230,9 @@ def test_another_backend_is_told_what_is_missing(tmp_path, read, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
     callback = NeuralDbgCallback(tmp_path)
     fit(network(), callback)
-    assert read(callback).info().notices == (
+    (sentence,) = read(callback).info().notices
+    assert sentence == (
         "Nothing is recorded: Keras runs on the numpy backend here, and layers and parameters are recorded on "
         f"{', '.join(backends._MODULES)}. Set the environment variable KERAS_BACKEND=tensorflow before Keras is "
-        "imported.",
+        "imported."
     )
