@@ -10,6 +10,8 @@ import pytest
 from neural.session.reader import SessionReader
 
 HERE = Path(__file__).parent
+# Keras 3.15 saves a variable through numpy.array(..., copy=False), which numpy 2 has deprecated.
+SAVING = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +20,7 @@ def run_on_torch():
 
     def run(script, folder):
         environment = os.environ | {"KERAS_BACKEND": "torch", "PYTHONPATH": str(HERE.parents[2])}
-        command = [sys.executable, "-W", "error", HERE / f"{script}.py"]
+        command = [sys.executable, "-W", "error", "-W", SAVING, HERE / f"{script}.py"]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
