@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,7 @@ class Sample(TrainStep):
         self._has_gradient: dict[int, Any] = {}  # the layers whose outputs a gradient reached, by their row
         self._is_going_back = False
         self._went_back = False
+        self._may_overflow = False
         self._depth = 0  # how many containers and layers, one inside another, are running
         self._losses: dict[int, list[Tensor]] = {}  # by the id of the optimizer
         self._scalars: dict[Reducer, list[str]] = {}
@@ -187,6 +189,7 @@ class Sample(TrainStep):
         """Take in variables that are about to change, the first time that they do in the step."""
         mark = None if self._profile is None else self._profile.mark()
         self._take_losses(optimizer, variables)
+        self._may_overflow |= isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         fresh = []
         for variable in variables:
             row = self._row_of(variable)
@@ -329,6 +332,10 @@ class Sample(TrainStep):
         )
         found = anomalies.find(entries, rows, table, loss_is_finite=bool(np.isfinite([*losses.values()]).all()))
         figures = losses | figures_of(matrices) | self._figures
+        if self._may_overflow and any(one.place == "parameter" for one in found):
+            # A scale that overflows is there to be found: the optimizer left this step out, and takes a smaller one.
+            found = tuple(one for one in found if one.place in {"forward", "loss"})
+            figures["skipped"] = 1.0
         # A graph that the user keeps refers to this sample: let it not keep the tensors too.
         self._reducers, self._measured, self._activity = {}, {}, Activity()
         self._parameters = ParameterTaps(self._reducer, self._note)
