@@ -11,7 +11,7 @@ import keras
 from neural_callbacks.keras.watch import Observer, OwnStep, Unobservable
 
 # The module with the backend's `observer_of(model)`; each loads its backend, which no other must.
-_MODULES = {"tensorflow": "neural_callbacks.keras.gears"}
+_MODULES = {"tensorflow": "neural_callbacks.keras.gears", "torch": "neural_callbacks.keras.on_torch.train_steps"}
 
 
 def observer_of(model: Any) -> Observer:

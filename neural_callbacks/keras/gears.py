@@ -21,12 +21,13 @@ import keras
 import tensorflow as tf
 
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
+from neural_callbacks.keras.optimizers import optimizers_of
 from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SENTINEL, Alarm, SentinelTaps
 from neural_callbacks.keras.specs import Specs
 from neural_callbacks.keras.statistics import measure
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
-from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep, optimizers_of
+from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep
 from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
 from neural_callbacks.schedule import Depth
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from neural_callbacks.keras.functions import TappedFunction
 from neural_callbacks.keras.gears import Gears
-from neural_callbacks.keras.taps import TrainStep, optimizers_of
+from neural_callbacks.keras.optimizers import optimizers_of
+from neural_callbacks.keras.taps import TrainStep
 
 # An ordinary function runs eagerly; what tf.function has made of one has these.
 _COMPILED = ("python_function", "get_concrete_function")

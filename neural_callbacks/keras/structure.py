@@ -37,6 +37,11 @@ def find_sites(model: Any) -> tuple[Site, ...]:
     return tuple(Site(layer, name, name if named[name] == 1 else None, _variables(layer)) for layer, name in found)
 
 
+def find_containers(model: Any) -> tuple[Any, ...]:
+    """Return the model and the layers that are no sites themselves, as all that is measured of them is inside."""
+    return tuple(layer for layer, _ in _walk(model, (), set()) if _inner_layers(layer) and not _is_site(layer))
+
+
 def _walk(layer: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[Any, tuple[str, ...]]]:
     seen.add(id(layer))
     yield layer, path

@@ -347,12 +347,6 @@ def _identity(variable: Any) -> int:
     return id(variable.value if isinstance(variable, keras.Variable) else variable)
 
 
-def optimizers_of(model: Any) -> list[Any]:
-    """Return the optimizers that a model has, `model.optimizer` first, each once."""
-    found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
-    return list({id(x): x for x in found if x is not None}.values())
-
-
 def _logits(output: Any) -> Any:
     """Return what Keras' crossentropies use in place of `output`, as they find it; None where there is nothing."""
     if (logits := getattr(output, "_keras_logits", None)) is not None:

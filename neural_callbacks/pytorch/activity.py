@@ -48,11 +48,10 @@ def _squashing(name: str) -> str:
     return name.lower() if name.lower() in {"tanh", "sigmoid", "softmax"} else ""
 
 
-def _saturated(function: str, module: nn.Module, output: Tensor) -> tuple[int, Tensor]:
+def _saturated(function: str, classes: int, output: Tensor) -> tuple[int, Tensor]:
     """Return how many values are judged, and how many of them are saturated, as a tensor on the output's device."""
     if function == "softmax":
-        axis = getattr(module, "dim", None)
-        winners = output.amax(axis if isinstance(axis, int) else min(1, output.dim() - 1))
+        winners = output.amax(classes)
         return winners.numel(), torch.count_nonzero(winners > NEAR)
     distance = output.abs() if function == "tanh" else (output - 0.5).abs().mul(2)
     return output.numel(), torch.count_nonzero(distance > NEAR)
@@ -85,14 +84,24 @@ class Activity:
             self._is_last = True
         elif isinstance(module, _CHANNELS_FIRST):
             self._is_last = False
+        axes = output.dim()
+        units = axes - 1 if self._is_last and axes == _BATCH_AND_UNITS + 1 else 1
+        given = getattr(module, "dim", None)
+        classes = given if isinstance(given, int) else min(1, axes - 1)
+        self.take(output, place, row, squashing=squashing(module), units=units, classes=classes)
+
+    def take(self, output: Tensor, place: Place, row: Row | None, *, squashing: str, units: int, classes: int) -> None:
+        """Take in an output as `look`, of which more is known.
+
+        Its units are on axis `units`; `squashing` is as the function of that name says, of a softmax over the axis
+        `classes`.
+        """
         if not output.is_floating_point() or not output.numel():
             return
-        function = squashing(module)
-        if function:
-            self._bounded.append((place, *_saturated(function, module, output)))
+        if squashing:
+            self._bounded.append((place, *_saturated(squashing, classes, output)))
         elif output.dim() >= _BATCH_AND_UNITS and (row is None or _is_rectified(row)):
-            axis = output.dim() - 1 if self._is_last and output.dim() == _BATCH_AND_UNITS + 1 else 1
-            others = [number for number in range(output.dim()) if number != axis]
+            others = [number for number in range(output.dim()) if number != units % output.dim()]
             self._quiet.append(_Quiet(place, output.amax(others)))
 
     def finish(

@@ -145,6 +145,11 @@ class Layout:
                     found[id(parameter)] = parameter
         return list(found.values())
 
+    def owners(self) -> dict[nn.Parameter, int]:
+        """Return the row of the layer that each of the parameters belongs to."""
+        numbers, rows = self.parameter_numbers, self.table.parameters
+        return {tensor: rows[numbers[id(tensor)]].layer for tensor in self.parameters() if id(tensor) in numbers}
+
     def update(self, called: Iterable[nn.Module], signatures: Mapping[nn.Module, Signature]) -> bool:
         """Bring the numbers and the table up to date with the model as it is now; return whether the table changed.
 

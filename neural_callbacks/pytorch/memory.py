@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from neural.session.frame import PROFILES
@@ -96,13 +95,14 @@ class LayerMemory:
         rows: Mapping[nn.Module, int],
         owners: Mapping[Tensor, int],
         height: int,
-        optimizers: Iterable[Optimizer],
+        states: Iterable[Mapping[Tensor, Any]],
     ) -> FloatArray:
         """Return the matrix (height, 4) of bytes: activations, parameters, gradients, optimizer state.
 
-        `rows` tells the row of each layer, `owners` that of the layer of each parameter. Gradients and state are those
-        that are there now; what an optimizer keeps for all parameters with the first of them, as LBFGS does, counts
-        there. A layer that gave out nothing in the step has NaN as its activations.
+        `rows` tells the row of each layer, `owners` that of the layer of each parameter, `states` what each optimizer
+        keeps of a parameter. Gradients and state are those that are there now; what an optimizer keeps for all
+        parameters with the first of them, as LBFGS does, counts there. A layer that gave out nothing in the step has
+        NaN as its activations.
         """
         matrix = np.zeros((height, len(_COLUMNS)))
         ran = [(rows[module], total) for module, total in self._bytes.items() if module in rows]
@@ -110,7 +110,7 @@ class LayerMemory:
         matrix[[row for row, _ in ran], _ACTIVATIONS] = 0
         for row, total in ran:
             matrix[row, _ACTIVATIONS] += total
-        states = [optimizer.state for optimizer in optimizers]
+        states = list(states)
         for parameter, row in owners.items():
             matrix[row, _PARAMETERS] += size(parameter)
             if parameter.grad is not None:

@@ -63,12 +63,11 @@ class ParameterTaps:
                 if is_stepped:
                     self._small.append((members, before))
 
-    def gradients(self, parameters: Iterable[nn.Parameter], factor: Tensor | None = None) -> None:
-        """Measure the gradients that `parameters` hold now, times `factor` (a single number) where it is given."""
+    def gradients(self, gradients: Iterable[tuple[nn.Parameter, Tensor | None]], factor: Tensor | None = None) -> None:
+        """Measure parameters' gradients as they are now, times `factor` (a single number) where it is given."""
         members: list[nn.Parameter] = []
         small: list[Tensor] = []
-        for parameter in parameters:
-            gradient = parameter.grad
+        for parameter, gradient in gradients:
             if gradient is None:
                 continue
             if factor is None and _is_small(gradient):

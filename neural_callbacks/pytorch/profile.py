@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from neural.session.frame import FORWARD, STEP
 from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch.flops import FlopCounter
-from neural_callbacks.pytorch.layout import Layout
 from neural_callbacks.pytorch.memory import LayerMemory, MemoryReader
 from neural_callbacks.pytorch.sentinel import in_backward
 from neural_callbacks.pytorch.structures import tensors
@@ -90,21 +88,22 @@ class Profile:
         self.own_since(mark)
 
     def finish(
-        self, layout: Layout, optimizers: Iterable[Optimizer], reached: Container[nn.Module]
+        self,
+        rows: Mapping[nn.Module, int],
+        height: int,
+        owners: Mapping[nn.Parameter, int],
+        states: Iterable[Mapping[Tensor, Any]],
+        reached: Container[nn.Module],
     ) -> tuple[dict[str, FloatArray], dict[str, float]]:
         """Return the matrices of `neural.session.frame.PROFILES` that this is about, and figures of the whole step.
 
-        `reached` are the layers whose outputs a gradient reached.
+        `rows` tells the row of each layer, of which the table has `height`, `owners` and `states` are as for
+        `LayerMemory.matrix`, `reached` the layers whose outputs a gradient reached.
         """
         self.close(STEP)
-        rows, height = layout.layer_numbers, len(layout.table.layers)
         trace, timing = self._trace.finish(rows, height)
         flops, elsewhere = self._flops.take(rows, height, reached)
-        numbers, parameters = layout.parameter_numbers, layout.table.parameters
-        owners = {
-            tensor: parameters[numbers[id(tensor)]].layer for tensor in layout.parameters() if id(tensor) in numbers
-        }
-        memory = self._memory.matrix(rows, owners, height, optimizers)
+        memory = self._memory.matrix(rows, owners, height, states)
         figures = {}
         peak = self._reader.peak()
         if math.isnan(peak) and not np.isnan(trace[:, -1]).all():

@@ -59,15 +59,26 @@ class Trail:
     backward: Sequence[nn.Module]
 
 
+def _is_torchs_own(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
 class Sentinel:
     """Watches the `layers` of a model from step to step; the manager calls it.
 
     `look` gives the layers and all modules of the model as they are now: it is asked about a module that was not met
-    before, which may have been put into the model since.
+    before, which may have been put into the model since. `is_harmless` says of a layer without parameters that it turns
+    no finite gradient into one that is not.
     """
 
-    def __init__(self, layers: Collection[nn.Module], look: Look | None = None) -> None:
+    def __init__(
+        self,
+        layers: Collection[nn.Module],
+        look: Look | None = None,
+        is_harmless: Callable[[nn.Module], bool] = _is_torchs_own,
+    ) -> None:
         self._look = look
+        self._is_harmless = is_harmless
         self.watch(layers)
         # How many passes are held at most: as many as have come before a backward pass so far. Who evaluates without
         # no_grad must not find the outputs of all batches in memory.
@@ -81,11 +92,8 @@ class Sentinel:
         # Other modules that were met: of the model, and of others.
         self._inside: frozenset[nn.Module] = frozenset()
         self._strangers: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-        # What torch itself brings without parameters turns no finite gradient into one that is not.
         self._suspects = frozenset(
-            module
-            for module in layers
-            if next(module.parameters(), None) is None and not type(module).__module__.startswith("torch.nn.")
+            module for module in layers if next(module.parameters(), None) is None and not self._is_harmless(module)
         )
 
     def forward(self, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -281,7 +281,7 @@ class Sample:
         """Measure the gradients that `parameters` hold now, times `factor` where it is given."""
         if not self._is_off(PARAMETERS):
             with self._recorder.contained(PARAMETERS), torch.no_grad():
-                self._parameters.gradients(parameters, factor)
+                self._parameters.gradients(((each, each.grad) for each in parameters), factor)
 
     def after_step(self) -> None:
         """Measure what the optimizers' steps changed."""
@@ -375,7 +375,13 @@ class Sample:
         )
         if self.profile is not None:
             with self._recorder.contained(PROFILE):
-                more, whole = self.profile.finish(layout, optimizers, {*self._by_output, *self._by_logits})
+                more, whole = self.profile.finish(
+                    layout.layer_numbers,
+                    heights["layers"],
+                    layout.owners(),
+                    [optimizer.state for optimizer in optimizers],
+                    {*self._by_output, *self._by_logits},
+                )
                 profiles |= more
                 figures |= whole
         found = self._anomalies(entries, rows, figures, matrices, trail)

@@ -53,7 +53,7 @@ def measured(model, inputs, *optimizers, steps=1):
             loss()
         for handle in handles:
             handle.remove()
-    return held.matrix(layers, owners, len(layers), optimizers)
+    return held.matrix(layers, owners, len(layers), [optimizer.state for optimizer in optimizers])
 
 
 def test_outputs_parameters_and_gradients_are_those_of_the_tensors():
@@ -183,7 +183,7 @@ def test_state_deep_inside_is_found():
     layer = nn.Linear(2, 2, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
     optimizer.state[layer.weight] = {"blocks": [{"left": (torch.zeros(3), torch.zeros(5, dtype=torch.int8))}], "n": 1}
-    assert LayerMemory().matrix({}, {layer.weight: 0}, 1, [optimizer])[0, 3] == 3 * FLOAT + 5
+    assert LayerMemory().matrix({}, {layer.weight: 0}, 1, [optimizer.state])[0, 3] == 3 * FLOAT + 5
 
 
 def test_sparse_gradients_count_what_they_store():

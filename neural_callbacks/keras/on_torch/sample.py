@@ -1,0 +1,342 @@
+"""Sample: everything that is measured of one train step on torch, and the frame that is made of it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neural.session import statistics
+from neural.session.frame import BACKWARD, OPTIMIZER, Frame
+from neural.session.layers import LayerTable
+from neural.session.statistics import FloatArray
+from neural_callbacks import anomalies
+from neural_callbacks.gathering import figures_of, gather
+from neural_callbacks.keras.on_torch.activity import judged
+from neural_callbacks.keras.on_torch.taps import Place, TrainStep, presented
+from neural_callbacks.keras.optimizers import optimizers_of, state_of
+from neural_callbacks.keras.structure import Catalog, Site, find_containers
+from neural_callbacks.pytorch.activity import Activity
+from neural_callbacks.pytorch.parameters import ParameterTaps
+from neural_callbacks.pytorch.profile import Profile
+from neural_callbacks.pytorch.reach import reached
+from neural_callbacks.pytorch.reducers import Reducer, reducer_for
+from neural_callbacks.pytorch.sentinel import in_backward
+from neural_callbacks.pytorch.statistics import Row, measurable
+from neural_callbacks.recorder import Recorder
+
+PROFILE = "the profile"
+NO_BACKWARD = "Activation gradients are not recorded: the train step does not call backward."
+NO_OPTIMIZER = (
+    "Gradients and updates are not recorded: the train step does not apply gradients with an optimizer of Keras that "
+    "the model holds."
+)
+NO_LOSS = "The loss is not recorded: the train step does not call compute_loss, and goes back from no single number."
+
+
+class Sample(TrainStep):
+    """Measures one step; `binned`: with histograms; `profile`: with times, memory and FLOPs.
+
+    All floating tensors that a layer gives out in the step, over its outputs and calls, make one row.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        sites: Sequence[Site],
+        catalog: Catalog,
+        recorder: Recorder,
+        *,
+        step: int,
+        binned: bool,
+        profile: Profile | None = None,
+    ) -> None:
+        super().__init__(model, sites, catalog, recorder)
+        self.step = step
+        self._binned = binned
+        self._profile = profile
+        self.is_timed = profile is not None
+        self._reducers: dict[torch.device, Reducer] = {}
+        # Of each tensor that a reducer was given: its kind and row.
+        self._measured: dict[Reducer, list[tuple[str, int]]] = {}
+        self._parameters = ParameterTaps(self._reducer, self._note)
+        self._parameter_rows: dict[int, int] = {}  # by the id of the torch parameter
+        self._changed: set[int] = set()  # rows of the parameters that an optimizer was given, and a gradient of
+        self._applied: set[int] = set()
+        self._activity = Activity()
+        self._floating: dict[int, Site] = {}  # by the row of a layer that gave out something floating
+        self._has_gradient: dict[int, Any] = {}  # the layers whose outputs a gradient reached, by their row
+        self._is_going_back = False
+        self._went_back = False
+        self._may_overflow = False
+        self._depth = 0  # how many containers and layers, one inside another, are running
+        self._losses: dict[int, list[Tensor]] = {}  # by the id of the optimizer
+        self._scalars: dict[Reducer, list[str]] = {}
+        self._own_loss: Tensor | None = None
+        self._pending: list[tuple[Tensor, frozenset[int] | None]] = []  # losses, and the leaves that each reached
+        self._wall_time = time.time()
+        self._figures: dict[str, float] = {}
+        self._profiles: dict[str, FloatArray] = {}
+
+    def _places(self) -> Iterator[Place]:
+        if self._profile is not None:
+            for container in find_containers(self._model):
+                yield container, "call", self._container_tap(container)
+        yield from super()._places()
+
+    def _container_tap(self, container: Any) -> Callable[..., Any]:
+        """Tell the profile of the outermost of the models that hold the layers."""
+        call = container.call
+
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            self._tell(self._begin_container, container, args)
+            outputs = call(*args, **kwargs)
+            self._tell(self._end_container, container)
+            return outputs
+
+        return presented(tapped, call)
+
+    def _begin_container(self, container: Any, inputs: tuple[Any, ...]) -> None:
+        if self._depth == 0 and not in_backward():
+            self._to_profile(lambda profile: profile.begin_pass(container, inputs, is_layer=False))
+        self._depth += 1
+
+    def _end_container(self, container: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0 and not in_backward():
+            self._to_profile(lambda profile: profile.end_pass(container, is_layer=False))
+
+    def _to_profile(self, tell: Callable[[Profile], None]) -> None:
+        if self._profile is not None:
+            try:
+                tell(self._profile)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the statistics go on
+                self._profile = None
+                self._recorder.failed(PROFILE, error)
+
+    def see_before_layer(self, layer: Any, inputs: tuple[Any, ...]) -> None:
+        """See `TrainStep`."""
+        is_outermost, self._depth = self._depth == 0 and not in_backward(), self._depth + 1
+        if is_outermost:
+            self._to_profile(lambda profile: profile.begin_pass(layer, inputs, is_layer=True))
+        self._to_profile(lambda profile: profile.enter(layer, inputs))
+
+    def see_layer(self, site: Site, inputs: tuple[Any, ...], outputs: Sequence[Tensor]) -> None:
+        """See `TrainStep`."""
+        if self.is_timed:
+            self._to_profile(lambda profile: profile.leave(site.layer, outputs))
+            self._depth -= 1
+            if self._depth == 0 and not in_backward():
+                self._to_profile(lambda profile: profile.end_pass(site.layer, is_layer=True))
+        if in_backward() or not outputs:  # a checkpoint runs it again
+            return
+        mark = None if self._profile is None else self._profile.mark()
+        row = self._row(site, inputs, outputs)
+        how = judged(site.layer)
+        for output in outputs:
+            place, measured = self._measure("activations", row, output)
+            if place is None:
+                continue
+            self._floating[row] = site
+            self._activity.take(
+                output.detach(), place, measured, squashing=how.squashing, units=how.units, classes=how.classes
+            )
+            if output.requires_grad:
+                output.register_hook(functools.partial(self._gradient_arrived, row, site.layer))
+        self._leave_out(mark)
+
+    def _gradient_arrived(self, row: int, layer: Any, gradient: Tensor) -> None:
+        # What torch.autograd.grad computes on its way is not the gradient of the loss.
+        if self._is_going_back:
+            self._tell(self._see_gradient, row, layer, gradient)
+
+    def _see_gradient(self, row: int, layer: Any, gradient: Tensor) -> None:
+        mark = None if self._profile is None else self._profile.mark()
+        self._has_gradient[row] = layer
+        self._measure("activation_gradients", row, gradient, self._inverse_scale)
+        self._leave_out(mark)
+
+    def _leave_out(self, mark: Any) -> None:
+        if self._profile is not None and mark is not None:
+            self._profile.own_since(mark)
+
+    def see_loss(self, loss: Tensor) -> None:
+        """See `TrainStep`."""
+        self._own_loss = loss.clone()
+
+    def see_backward(self, roots: Sequence[Tensor]) -> None:
+        """See `TrainStep`."""
+        self._is_going_back = self._went_back = True
+        to = reached(roots) if len(optimizers_of(self._model)) > 1 else None
+        for root in roots:
+            if root.numel() == 1:
+                loss = root.detach()
+                self._pending.append((loss if self._inverse_scale is None else loss * self._inverse_scale, to))
+        self._to_profile(lambda profile: profile.open(BACKWARD))
+
+    def see_backward_end(self) -> None:
+        """See `TrainStep`."""
+        self._is_going_back = False
+        self._to_profile(lambda profile: profile.close(BACKWARD))
+
+    def see_weights(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Take in variables that are about to change, the first time that they do in the step."""
+        mark = None if self._profile is None else self._profile.mark()
+        self._take_losses(optimizer, variables)
+        self._may_overflow |= isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        fresh = []
+        for variable in variables:
+            row = self._row_of(variable)
+            if row is not None and row not in self._changed:
+                self._changed.add(row)
+                self._parameter_rows[id(variable.value)] = row
+                fresh.append(variable.value)
+        with torch.no_grad():
+            self._parameters.weights(fresh, set(map(id, fresh)))
+        self._leave_out(mark)
+
+    def see_gradients(self, optimizer: Any, gradients: Sequence[Tensor | None], variables: Sequence[Any]) -> None:
+        """Take in their gradients, the first time too."""
+        del optimizer
+        mark = None if self._profile is None else self._profile.mark()
+        pairs = []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            row = self._parameter_rows.get(id(variable.value))
+            if row is not None and row not in self._applied:
+                self._applied.add(row)
+                pairs.append((variable.value, gradient))
+        with torch.no_grad():
+            self._parameters.gradients(pairs, self._inverse_scale)
+        self._leave_out(mark)
+        self._to_profile(lambda profile: profile.open(OPTIMIZER))
+
+    def see_optimizer_end(self) -> None:
+        """See `TrainStep`."""
+        self._to_profile(lambda profile: profile.close(OPTIMIZER))
+
+    def _take_losses(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Take what `backward` was called on, and reached these variables, as losses of the optimizer."""
+        own = {id(variable.value) for variable in variables}
+        mine = self._losses.setdefault(id(optimizer), [])
+        pending, self._pending = self._pending, []
+        for loss, to in pending:
+            if to is None or not to.isdisjoint(own):
+                mine.append(loss)
+            else:
+                self._pending.append((loss, to))
+
+    def finish(self) -> None:
+        """Take in what the step changed, and what it left as it was."""
+        with torch.no_grad():
+            self._parameters.updates()
+            rest = [(row, each.value) for row, each in enumerate(self._catalog.variables) if row not in self._changed]
+            self._parameter_rows |= {id(parameter): row for row, parameter in rest}
+            self._parameters.weights([parameter for _, parameter in rest], ())
+            self._finish_losses()
+        if self._profile is not None:
+            self._to_profile(self._finish_profile)
+        self._tell_what_is_missing()
+        self._wall_time = time.time()
+
+    def _finish_losses(self) -> None:
+        """Give the losses to the reducers: of several optimizers each its own, and of several for one their mean."""
+        losses = [found for each in optimizers_of(self._model) if (found := self._losses.get(id(each)))]
+        if len(losses) > 1:
+            named = {f"loss_{number}": torch.stack(found).mean() for number, found in enumerate(losses, 1)}
+        elif self._own_loss is not None:
+            named = {"loss": self._own_loss}
+        else:
+            named = {"loss": torch.stack(losses[0]).mean()} if losses else {}
+        for name, loss in named.items():
+            reducer = self._reducer(loss.device)
+            reducer.measure_scalar(loss)
+            self._scalars.setdefault(reducer, []).append(name)
+
+    def _finish_profile(self, profile: Profile) -> None:
+        table = self._catalog.table()
+        owners = {
+            variable.value: parameter.layer
+            for variable, parameter in zip(self._catalog.variables, table.parameters, strict=True)
+        }
+        states = []
+        for optimizer in optimizers_of(self._model):
+            state: dict[Tensor, list[Tensor]] = {}
+            for variable, kept in state_of(optimizer):
+                state.setdefault(variable.value, []).append(kept.value)
+            states.append(state)
+        reached_layers = set(self._has_gradient.values())
+        self._profiles, self._figures = profile.finish(self._rows, len(table.layers), owners, states, reached_layers)
+
+    def _tell_what_is_missing(self) -> None:
+        if self._is_outside:
+            return
+        without = [site.own_name for row, site in self._floating.items() if row not in self._has_gradient]
+        if not self._went_back:
+            self._recorder.notice(NO_BACKWARD)
+        elif without:
+            self._recorder.notice(
+                f"Training needs no gradient by the outputs of {', '.join(without)}, so none is recorded."
+            )
+        if not self._applied:
+            self._recorder.notice(NO_OPTIMIZER)
+        if not self._scalars:
+            self._recorder.notice(NO_LOSS)
+
+    def _reducer(self, device: torch.device) -> Reducer:
+        found = self._reducers.get(device)
+        if found is None:
+            found = self._reducers[device] = reducer_for(device, binned=self._binned)
+            self._measured[found] = []
+        return found
+
+    def _note(self, reducer: Reducer, kind: str, owners: Sequence[nn.Parameter]) -> None:
+        self._measured[reducer] += [(kind, self._parameter_rows[id(owner)]) for owner in owners]
+
+    def _measure(
+        self, kind: str, row: int, values: Tensor, factor: Tensor | None = None
+    ) -> tuple[tuple[Reducer, int] | None, Row | None]:
+        """Measure a tensor, times `factor`; return where its row will stand, if anywhere, and the row where known."""
+        flat = measurable(values)
+        if flat is None:
+            return None, None
+        if factor is not None:
+            flat = flat * factor.to(flat)
+        reducer = self._reducer(flat.device)
+        measured = reducer.measure(flat, lasting=False)
+        self._measured[reducer].append((kind, row))
+        return (reducer, len(self._measured[reducer]) - 1), measured
+
+    def frame(self, table: LayerTable) -> Frame:
+        """Return the frame, its rows numbered as in `table`."""
+        reduced = {reducer: reducer.collect() for reducer in self._reducers.values()}
+        entries = [entry for reducer in reduced for entry in self._measured[reducer]]
+        rows = np.concatenate([np.empty((0, len(statistics.COLUMNS))), *(part.rows for part in reduced.values())])
+        counts = [part.counts for part in reduced.values() if part.counts is not None]
+        heights = {"layers": len(table.layers), "parameters": len(table.parameters)}
+        matrices, histograms = gather(entries, rows, np.concatenate(counts) if counts else None, heights)
+        losses = {
+            name: float(figure)
+            for reducer, part in reduced.items()
+            for name, figure in zip(self._scalars.get(reducer, []), part.scalars, strict=True)
+        }
+        activity = self._activity.finish(
+            lambda place: reduced[place[0]].rows[place[1]],
+            lambda place: self._measured[place[0]][place[1]][1],
+            heights["layers"],
+        )
+        found = anomalies.find(entries, rows, table, loss_is_finite=bool(np.isfinite([*losses.values()]).all()))
+        figures = losses | figures_of(matrices) | self._figures
+        if self._may_overflow and any(one.place == "parameter" for one in found):
+            # A scale that overflows is there to be found: the optimizer left this step out, and takes a smaller one.
+            found = tuple(one for one in found if one.place in {"forward", "loss"})
+            figures["skipped"] = 1.0
+        # A graph that the user keeps refers to this sample: let it not keep the tensors too.
+        self._reducers, self._measured, self._activity = {}, {}, Activity()
+        self._parameters = ParameterTaps(self._reducer, self._note)
+        return Frame(self.step, self._wall_time, matrices, histograms, figures, activity | self._profiles, found)
