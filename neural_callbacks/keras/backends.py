@@ -10,7 +10,7 @@ import keras
 from neural_callbacks.keras.watch import Observer, Unobservable
 
 # The module with the backend's `observer_of(model)`; each loads its backend, which no other must.
-_MODULES = {"tensorflow": "neural_callbacks.keras.gears"}
+_MODULES = {"jax": "neural_callbacks.keras.on_jax.steps", "tensorflow": "neural_callbacks.keras.gears"}
 
 
 def observer_of(model: Any) -> Observer:

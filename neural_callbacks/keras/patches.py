@@ -1,4 +1,4 @@
-"""What stands in another's place for the time of a `with` block, and leaves no trace after it."""
+"""TensorFlow's gradient tapes, asked for more for the time of a `with` block."""
 
 from __future__ import annotations
 
@@ -9,24 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-
-_MISSING = object()
-
-
-@contextmanager
-def replaced(owner: Any, name: str, tap: Callable[..., Any], *args: Any) -> Iterator[None]:
-    """Let `owner.name` be `tap(owner.name, *args)`; written past Keras' and TensorFlow's tracking of attributes."""
-    attributes = vars(owner)
-    before = attributes.get(name, _MISSING)
-    attributes[name] = tap(getattr(owner, name), *args)
-    try:
-        yield
-    finally:
-        if before is _MISSING:
-            del attributes[name]
-        else:
-            attributes[name] = before
-
 
 _tape_taps = threading.local()
 _tape_lock = threading.Lock()

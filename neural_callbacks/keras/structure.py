@@ -68,6 +68,12 @@ def _is_named_by_user(layer: Any, own_name: str) -> bool:
     return "/" not in own_name and automatic != re.sub(r"\W|_", "", type(layer).__name__).lower()
 
 
+def optimizers_of(model: Any) -> list[Any]:
+    """Return the optimizers that a model has, `model.optimizer` first, each once."""
+    found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
+    return list({id(x): x for x in found if x is not None}.values())
+
+
 class Catalog:
     """Gives layers and parameters their numbers as training meets them; numbers once given stay."""
 

@@ -21,8 +21,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from neural_callbacks.keras.patches import replaced, tapped_tape
-from neural_callbacks.keras.structure import Catalog, Site
+from neural_callbacks.keras.patches import tapped_tape
+from neural_callbacks.keras.replacing import replaced
+from neural_callbacks.keras.structure import Catalog, Site, optimizers_of
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 TAPS = "the taps in the train step"
@@ -339,12 +340,6 @@ def is_about_parameters(sources: Any) -> bool:
 
 def _identity(variable: Any) -> int:
     return id(variable.value if isinstance(variable, keras.Variable) else variable)
-
-
-def optimizers_of(model: Any) -> list[Any]:
-    """Return the optimizers that a model has, `model.optimizer` first, each once."""
-    found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
-    return list({id(x): x for x in found if x is not None}.values())
 
 
 def _logits(output: Any) -> Any:

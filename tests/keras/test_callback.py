@@ -245,6 +245,6 @@ def test_another_backend_trains_on_and_is_told_what_is_missing(tmp_path):
     reader.refresh()
     assert reader.info().status == "finished"
     assert reader.info().notices[0] == (
-        "Nothing is recorded: Keras runs on the torch backend here, and layers and parameters are recorded on "
+        "Nothing is recorded: Keras runs on the torch backend here, and layers and parameters are recorded on jax, "
         "tensorflow. Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
     )
