@@ -84,7 +84,7 @@ def _bits(x: Any) -> Any:
 
 
 def _power_of_two(x: Any) -> Any:
-    """Return the largest power of two that is not above `x` and has a reciprocal; 1 for zero and what is nearly that."""
+    """Return the largest power of two that is not above `x` and has a reciprocal; 1 for zero and nearly zero."""
     power = jax.lax.bitcast_convert_type(_bits(x) & (_WIDE_EXPONENT if x.dtype == jnp.float64 else _EXPONENT), x.dtype)
     return jnp.where(power == 0, 1, jnp.minimum(power, 1 / jnp.finfo(x.dtype).smallest_normal))
 

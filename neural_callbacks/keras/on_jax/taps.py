@@ -309,7 +309,7 @@ class StepTaps(TrainStep):
 
 def _identity(forward: Callable[[Any], None], back: Callable[[Any], None]) -> Callable[[Any], Any]:
     """Return an identity that tells `forward` of the value and `back` of the gradient by it."""
-    identity = jax.custom_vjp(lambda value: value)
+    identity: Any = jax.custom_vjp(lambda value: value)
 
     def forward_rule(value: Any) -> tuple[Any, None]:
         forward(value)
@@ -320,7 +320,8 @@ def _identity(forward: Callable[[Any], None], back: Callable[[Any], None]) -> Ca
         return (gradient,)
 
     identity.defvjp(forward_rule, back_rule)
-    return identity
+    passed: Callable[[Any], Any] = identity
+    return passed
 
 
 def _difference(after: Any, before: Any) -> Any:
