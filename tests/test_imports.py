@@ -40,12 +40,13 @@ MAY_IMPORT = {
 }
 # TensorBoard's compiled protobuf definitions stand for protobuf itself.
 SESSION_NEEDS = ("numpy", "google_crc32c", "google.protobuf", "tensorboard.compat.proto")
-HEAVY = {"torch", "tensorflow", "keras", "lightning", "transformers", "accelerate", "pandas", "matplotlib"}
+HEAVY = {"torch", "tensorflow", "jax", "keras", "lightning", "transformers", "accelerate", "pandas", "matplotlib"}
 # Each framework, and what the modules that may import it are named after.
 NAMED_AFTER = {
     "torch": ("torch", "lightning", "transformers"),
     "keras": ("keras",),
     "tensorflow": ("keras",),
+    "jax": ("jax",),
     "lightning": ("lightning",),
     "transformers": ("transformers",),
     "accelerate": ("transformers",),

@@ -28,6 +28,7 @@ _BLOCK = 2**13
 _CACHED = 2**17
 # Tensors of so few values are measured together, up to `_CACHED` of them: what each costs alone is the number of calls.
 _FEW = 2**13
+_SINGLE = np.dtype(np.float32).itemsize
 _SIGN_CODE, _INFINITY_CODE = 256, 255
 
 
@@ -36,7 +37,10 @@ _BIN_OF_CODE = np.argsort(counts_from_codes(np.arange(histogram.BINS)))
 
 
 def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray, IntArray | None]:
-    """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of n floating tensors in the host's memory."""
+    """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of n floating tensors in the host's memory.
+
+    They are numpy's, or TensorFlow's.
+    """
     rows = np.empty((len(tensors), len(COLUMNS)))
     counts = np.empty((len(tensors), histogram.BINS), np.int64) if binned else None
     small: dict[int, Float32Array] = {}
@@ -64,8 +68,10 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
 
 
 def _flat(tensor: Any) -> NDArray[Any]:
+    if isinstance(tensor, np.ndarray):
+        return (tensor.astype(np.float32) if tensor.itemsize < _SINGLE else tensor).reshape(-1)
     # A tensor's own numpy() copies; its buffer is read where it lies, except for types that a buffer cannot name.
-    half = tensor.dtype.size < np.dtype(np.float32).itemsize
+    half = tensor.dtype.size < _SINGLE
     values = tensor.numpy().astype(np.float32) if half else np.asarray(memoryview(tensor))
     return values.reshape(-1)
 

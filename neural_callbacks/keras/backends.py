@@ -11,7 +11,11 @@ import keras
 from neural_callbacks.keras.watch import Observer, OwnStep, Unobservable
 
 # The module with the backend's `observer_of(model)`; each loads its backend, which no other must.
-_MODULES = {"tensorflow": "neural_callbacks.keras.gears", "torch": "neural_callbacks.keras.on_torch.train_steps"}
+_MODULES = {
+    "tensorflow": "neural_callbacks.keras.gears",
+    "torch": "neural_callbacks.keras.on_torch.train_steps",
+    "jax": "neural_callbacks.keras.on_jax.steps",
+}
 
 
 def observer_of(model: Any) -> Observer:

@@ -12,7 +12,6 @@ goes on as if nothing had been.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,12 +19,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
+from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
 from neural_callbacks.keras.optimizers import optimizers_of
 from neural_callbacks.keras.samples import Sample
-from neural_callbacks.keras.sentinel import SENTINEL, Alarm, SentinelTaps
+from neural_callbacks.keras.sentinel import SentinelTaps
 from neural_callbacks.keras.specs import Specs
-from neural_callbacks.keras.statistics import measure
+from neural_callbacks.keras.statistics import measure, measured
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
 from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep
 from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
@@ -65,8 +66,7 @@ class Gears:
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
         self._specs = Specs()
         self._tracing = 0.0
-        self._looked: deque[Alarm] = deque()
-        self._is_alarmed = False
+        self._alarms: Alarms
 
     @property
     def model(self) -> Any:
@@ -77,8 +77,7 @@ class Gears:
         """See `Observer`."""
         disengage(self._model)
         self._watch = watch
-        self._looked.clear()
-        self._is_alarmed = False
+        self._alarms = Alarms(watch)
 
     def engage(self, count: int) -> None:
         """See `Observer`."""
@@ -88,7 +87,7 @@ class Gears:
     def end(self) -> None:
         """See `Observer`."""
         disengage(self._model)
-        self._watch.take(self._alarms(lag=0), self._catalog.table())
+        self._watch.take(self._alarms.take(lag=0), self._catalog.table())
 
     def _run(self, count: int, plain: Callable[..., Any], iterator: Any) -> Any:
         """Run the `count` steps of one execution of the train function, `plain`, each in the gear that it needs."""
@@ -154,7 +153,8 @@ class Gears:
             return self._outputs_after_a_failure(plain, step, iterations), None
         self._tell(function)
         binned = self._watch.is_binned(depth)
-        return outputs, Sample(step, time.time(), taken, function.keys, scalars, binned=binned)
+        reading = measured if has_accelerator() else measure_arrays
+        return outputs, Sample(step, time.time(), taken, function.keys, scalars, reading, binned=binned)
 
     def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any]) -> Any:
         if list(map(int, self._iterations())) == list(map(int, iterations)):
@@ -178,22 +178,9 @@ class Gears:
             with self._watch.recorder.contained(SENTINEL):
                 raise
             return self._outputs_after_a_failure(plain, step, iterations)
-        self._looked.append(Alarm(step, flags, function.keys, scalars))
-        samples += self._alarms(lag=LAG_ON_DEVICES if has_accelerator() else 0)
+        self._alarms.add(Alarm(step, flags, function.keys, scalars))
+        samples += self._alarms.take(lag=LAG_ON_DEVICES if has_accelerator() else 0)
         return outputs
-
-    def _alarms(self, *, lag: int) -> list[Alarm]:
-        """Return what is to be recorded of the steps that the sentinel has looked at, but for the latest `lag`."""
-        found: list[Alarm] = []
-        while len(self._looked) > lag:
-            looked = self._looked.popleft()
-            is_sound = not looked.flags.numpy().any()
-            if is_sound:
-                self._watch.found_sound(looked.step)
-            elif not self._is_alarmed:
-                found.append(looked)
-            self._is_alarmed = not is_sound
-        return found
 
     def _tell(self, function: TappedFunction) -> None:
         for sentence in function.notices:

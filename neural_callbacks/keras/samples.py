@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from neural.session.frame import Frame
+from neural.session.histogram import IntArray
 from neural.session.layers import LayerTable
 from neural.session.statistics import FloatArray
 from neural_callbacks import anomalies
 from neural_callbacks.gathering import figures_of, gather
-from neural_callbacks.keras.arrays import measure_arrays
-from neural_callbacks.keras.statistics import split
 
 Keys = tuple[tuple[tuple[str, int], ...], ...]
 
@@ -22,9 +21,10 @@ Keys = tuple[tuple[tuple[str, int], ...], ...]
 class Sample:
     """What one sampled step left.
 
-    `taken` are n tensors of the step; or their measurements, (n, 524), where the step itself took these. `keys[i]`
-    lists the kinds and rows that number i stands for. `scalars` are the step's own figures, scalar tensors. `wall_time`
-    is in seconds since the epoch. `profiles` are those of the frame.
+    `taken` are n tensors of the step, or what the step itself measured of them; `reading(taken, binned=...)` makes of
+    that rows (n, 10) and counts by code (n, 514), None where these are not asked for, and waits for the step to end.
+    `keys[i]` lists the kinds and rows that number i stands for. `scalars` are the step's own figures, scalar tensors.
+    `wall_time` is in seconds since the epoch. `profiles` are those of the frame.
     """
 
     step: int
@@ -32,19 +32,17 @@ class Sample:
     taken: Any
     keys: Keys
     scalars: Mapping[str, Any]
+    reading: Callable[..., tuple[FloatArray, IntArray | None]]
     binned: bool = True
     profiles: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def frame(self, table: LayerTable) -> Frame:
         """Return the frame, its rows numbered as in `table`; waits for the step to end."""
-        if isinstance(self.taken, list):
-            rows, counts = measure_arrays(self.taken, binned=self.binned)
-        else:
-            rows, counts = split(self.taken.numpy())
+        rows, counts = self.reading(self.taken, binned=self.binned)
         entries = [key for keys in self.keys for key in keys]
         numbers = [number for number, keys in enumerate(self.keys) for _ in keys]
         heights = {"layers": len(table.layers), "parameters": len(table.parameters)}
-        spread = counts[numbers] if self.binned and counts is not None else None
+        spread = None if counts is None else counts[numbers]
         matrices, histograms = gather(entries, rows[numbers], spread, heights)
         scalars = {name: float(value) for name, value in self.scalars.items()}
         losses = [value for name, value in scalars.items() if name == "loss" or name.startswith("loss_")]

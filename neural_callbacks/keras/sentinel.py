@@ -6,27 +6,16 @@ anything that is not finite.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from neural.session.anomaly import Anomaly, Place
-from neural.session.frame import Frame
-from neural.session.layers import LayerTable
-from neural_callbacks import anomalies
+from neural_callbacks.keras.alarms import SENTINEL, Key
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.keras.taps import TrainStep, is_about_parameters
 from neural_callbacks.recorder import Recorder
-
-SENTINEL = "the sentinel"
-
-# Where a tensor belongs: "forward" and a layer's row, "parameter" and a parameter's, "loss" and 0.
-Key = tuple[Place, int]
 
 
 class SentinelTaps(TrainStep):
@@ -94,36 +83,3 @@ class SentinelTaps(TrainStep):
             self._keys.append(key)
             wide = tensor if tensor.dtype.size >= tf.float32.size else tf.cast(tensor, tf.float32)
             self._sums.append(tf.reduce_sum(wide))
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """A step in which something was not finite: `flags` (n,) by `keys`; `scalars` are its figures, tensors."""
-
-    step: int
-    flags: Any
-    keys: Sequence[Key]
-    scalars: Mapping[str, Any] = field(default_factory=dict)
-    wall_time: float = field(default_factory=time.time)
-
-    def frame(self, table: LayerTable) -> Frame:
-        """Return the frame: the layers where it arose, in order, and no statistics, as nobody took these."""
-        flags = np.asarray(self.flags)
-        bad: dict[Place, list[int]] = {"forward": [], "loss": [], "parameter": []}
-        for (place, row), is_bad in zip(self.keys, flags.tolist(), strict=True):
-            if is_bad and row not in bad[place]:
-                bad[place].append(row)
-        gradients = np.full(len(table.parameters), np.nan)
-        for (place, row), is_bad in zip(self.keys, flags.tolist(), strict=True):
-            if place == "parameter":
-                gradients[row] = is_bad
-        order = [row for place, row in self.keys if place == "forward"]
-        found = [Anomaly("loss") for _ in bad["loss"]]
-        found += [Anomaly("parameter", table.parameters[row].layer, row) for row in bad["parameter"]]
-        backward = anomalies.infer_backward(order, gradients, (), table)
-        return Frame(
-            self.step,
-            self.wall_time,
-            scalars={name: float(value) for name, value in self.scalars.items()},
-            anomalies=anomalies.with_inferred(found, bad["forward"], backward),
-        )

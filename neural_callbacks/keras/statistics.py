@@ -54,6 +54,12 @@ def split(measurements: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     return measurements[:, : len(COLUMNS)], measurements[:, len(COLUMNS) :].astype(np.int64)
 
 
+def measured(measurements: Any, *, binned: bool) -> tuple[FloatArray, NDArray[np.int64] | None]:
+    """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of the measurements (n, 524) of a step."""
+    rows, counts = split(measurements.numpy())
+    return rows, counts if binned else None
+
+
 def _measured(tensors: Sequence[Any]) -> Any:
     if tensors[0].dtype == tf.float64:
         return _wide(tf.reshape(tensors[0], [1, -1]))

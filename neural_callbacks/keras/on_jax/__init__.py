@@ -1,0 +1,1 @@
+"""What observes training with Keras on JAX."""
