@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras import replicas
+from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.taps import Taken, TrainStep
 
 # Operations whose random state lives in the compiled function that has them: a second function would draw anew.
@@ -29,15 +32,15 @@ _STATEFUL_RANDOM = frozenset(
 
 
 class TappedFunction:
-    """A train step that also gives out what `taps` took: call it with a batch.
+    """A train step that also gives out what `taps` took: call it with a batch, or an iterator to draw that from.
 
-    `finish` is applied to the tensors taken, outside of what XLA compiles: it would take a second for each tensor
-    measured. `keys` and `notices` are those of the latest trace, or of the latest run where the model runs
-    eagerly. `seconds` is what tracing it and its first call took, which compiles it.
+    Each replica has taps of its own. `finish` makes one of what all took, outside of what XLA compiles: it would take a
+    second for each tensor measured. `keys` and `notices` are those of the latest trace, or of the latest run where the
+    model runs eagerly. `seconds` is what tracing it and its first call took, which compiles it.
     """
 
     def __init__(
-        self, model: Any, taps: Callable[[], TrainStep], finish: Callable[[Any], Any] = lambda taken: taken
+        self, model: Any, taps: Callable[[Replica], TrainStep], finish: Callable[[Sequence[Taken]], Taken]
     ) -> None:
         self.keys: tuple[Any, ...] = ()
         self.notices: list[str] = []
@@ -48,28 +51,28 @@ class TappedFunction:
         self._is_fresh = True
         run = self._with_xla(self._tapped_step)
 
-        def step(batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
-            outputs, taken, scalars = run(batch)
+        def step(element: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
+            outputs, taken, scalars = run(replicas.drawn(element))
             return outputs, finish(taken), scalars
 
         self._step = tf.autograph.experimental.do_not_convert(step)
         self._function = self._step
 
     def trace(self, spec: Any) -> None:
-        """Trace it for batches of `spec`, unless the model runs eagerly."""
+        """Trace it for elements of `spec`, unless the model runs eagerly."""
         started = time.perf_counter()
         if not self._model.run_eagerly:
             self._function = tf.function(self._step, input_signature=[spec])
             self._graph = self._function.get_concrete_function(spec).graph
         self.seconds += time.perf_counter() - started
 
-    def __call__(self, batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
+    def __call__(self, element: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
         """Make the step; return what the model's own gives out, what was taken, and scalar tensors by name."""
         if not self._is_fresh:
-            return self._function(batch)  # type: ignore[no-any-return]
+            return self._function(element)  # type: ignore[no-any-return]
         started = time.perf_counter()
         self._is_fresh = False
-        result: tuple[Any, Taken, Mapping[str, Any]] = self._function(batch)
+        result: tuple[Any, Taken, Mapping[str, Any]] = self._function(element)
         self.seconds += time.perf_counter() - started
         return result
 
@@ -86,12 +89,27 @@ class TappedFunction:
         inner = (node for function in definition.library.function for node in function.node_def)
         return sorted({node.op for node in (*definition.node, *inner)} & _STATEFUL_RANDOM)
 
-    def _tapped_step(self, batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
-        taps = self._taps()
-        with taps.in_place():
-            outputs = plain_step(self._model, batch)
-        self.keys, self.notices = tuple(taps.keys), taps.notices
-        return outputs, *taps.results()
+    def _tapped_step(self, batch: Any) -> tuple[Any, Sequence[Taken], Mapping[str, Any]]:
+        strategy = self._model.distribute_strategy
+        taps = [self._taps(replica) for replica in replicas.replicas_of(strategy)]
+        running = threading.local()  # replicas run in threads, which take turns
+
+        def train_step(data: Any) -> Any:
+            running.taps = taps[replicas.number_here(strategy)]
+            with running.taps.looking():
+                return self._model.train_step(data)
+
+        with taps[0].in_place(lambda: getattr(running, "taps", taps[0])):
+            outputs = plain_step(self._model, batch, train_step)
+        taps[0].see_replicas(taps)
+        self.keys = tuple(replicas.in_order([of_one.keys for of_one in taps]))
+        self.notices = list(dict.fromkeys(sentence for of_one in taps for sentence in of_one.notices))
+        results = [of_one.results() for of_one in taps]
+        return (
+            outputs,
+            [taken for taken, _ in results],
+            replicas.loss([scalars for _, scalars in results], taps[0].replica),
+        )
 
     def _with_xla(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         step = tf.autograph.experimental.do_not_convert(step)
@@ -99,13 +117,14 @@ class TappedFunction:
         return tf.function(step, jit_compile=True) if compiled else step
 
 
-def plain_step(model: Any, batch: Any) -> Any:
-    """Run the Python code of a model's train step, as Keras does.
+def plain_step(model: Any, batch: Any, train_step: Callable[[Any], Any] | None = None) -> Any:
+    """Run the Python code of a model's train step, or of `train_step` in its place, as Keras does.
 
     An element that is missing from the data arrives as an empty Optional.
     """
     batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
-    return model.distribute_strategy.run(model.train_step, args=(batch,))
+    outputs = model.distribute_strategy.run(train_step or model.train_step, args=(batch,))
+    return replicas.reduced(outputs, model.distribute_strategy)
 
 
 def has_accelerator() -> bool:

@@ -6,7 +6,9 @@
 
 The latter two are traced beside the plain one and take its place in `model.train_function` for one call. They take the
 batch from the iterator themselves, so that after a failure of ours the plain function gets the same batch and training
-goes on as if nothing had been.
+goes on as if nothing had been. Where other processes take part in the step, the batch is taken inside of the function,
+as the plain one does it: each call of either makes the same collective calls, so that every worker may choose its gear
+by itself. A step that failed on its way is not made again then, since the others would not join in.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras import replicas
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator
 from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SENTINEL, Alarm, SentinelTaps
-from neural_callbacks.keras.statistics import measure
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
 from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep
 from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
@@ -32,6 +34,13 @@ from neural_callbacks.schedule import Depth
 INSTRUMENTED = "the instrumented train step"
 # A device is not waited for: what the sentinel saw there is looked at so many steps later.
 LAG_ON_DEVICES = 2
+# What makes one of what the replicas took, by the kind of the taps and whether tensors are measured on a device.
+_FINISH: dict[tuple[type[TrainStep], bool], Callable[[Sequence[Any]], Any]] = {
+    (StepTaps, False): replicas.tensors,
+    (StepTaps, True): replicas.measurements,
+    (SentinelTaps, False): replicas.flags,
+    (SentinelTaps, True): replicas.flags,
+}
 
 
 def observer_of(model: Any) -> Gears:
@@ -40,10 +49,8 @@ def observer_of(model: Any) -> Gears:
     Raises:
         Unobservable: training it cannot be looked into.
     """
-    if tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy():
-        raise Unobservable(
-            "Nothing is recorded: the model is trained under tf.distribute, and training on one device is recorded."
-        )
+    if (reason := replicas.why_unobservable(model)) is not None:
+        raise Unobservable(reason)
     if type(model).make_train_function is not keras.Model.make_train_function:
         raise Unobservable(
             f"Nothing is recorded: {type(model).__name__} makes its own train function (make_train_function), and only "
@@ -57,6 +64,7 @@ class Gears:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._strategy = model.distribute_strategy
         self._catalog = Catalog()
         self._watch: Watch
         self._built_for: tuple[Any, Any] | None = None
@@ -76,6 +84,8 @@ class Gears:
         self._watch = watch
         self._looked.clear()
         self._is_alarmed = False
+        if self._strategy.num_replicas_in_sync > 1:
+            watch.recorder.notice(replicas.NO_PROFILE)
 
     def engage(self, count: int) -> None:
         """See `Observer`."""
@@ -100,9 +110,9 @@ class Gears:
             depths = [Depth.NOTHING] * count
             outputs = plain(iterator)
         elif kind is StepTaps:
-            outputs, depths = self._measure(function, plain, iterator, depths, samples)
+            outputs, depths = self._measure(function, plain, self._elements(iterator), depths, samples)
         else:
-            outputs = self._look(function, plain, iterator, samples)
+            outputs = self._look(function, plain, self._elements(iterator), samples)
         self._tracing += 0.0 if function is None else function.take_seconds()
         self._watch.ended(depths, samples=samples, table=self._catalog.table(), own=own, tracing=self._tracing)
         return outputs
@@ -111,7 +121,7 @@ class Gears:
         self,
         function: TappedFunction,
         plain: Callable[..., Any],
-        iterator: Any,
+        elements: Any,
         depths: Sequence[Depth],
         samples: list[Frameable],
     ) -> tuple[Any, list[Depth]]:
@@ -120,54 +130,58 @@ class Gears:
         done: list[Depth] = []
         for step, depth in enumerate(depths, self._watch.step):
             try:
-                batch = next(iterator)
+                element = next(elements)
             except StopIteration:
                 if not done:
                     raise
                 break  # the last execution of an epoch may cover fewer steps
             if depth and self._may_run(INSTRUMENTED, TAPS):
-                outputs, sample = self._observe(function, plain, batch, step, depth)
+                outputs, sample = self._observe(function, plain, element, step, depth)
                 samples += [] if sample is None else [sample]
                 done.append(Depth.NOTHING if sample is None else depth)
             else:
-                outputs = plain(iter([batch]))
+                outputs = replicas.run_plainly(plain, element)
                 done.append(Depth.NOTHING)
         return outputs, done
 
     def _observe(
-        self, function: TappedFunction, plain: Callable[..., Any], batch: Any, step: int, depth: Depth
+        self, function: TappedFunction, plain: Callable[..., Any], element: Any, step: int, depth: Depth
     ) -> tuple[Any, Sample | None]:
         iterations = self._iterations()
         try:
-            outputs, taken, scalars = function(batch)
+            outputs, taken, scalars = function(element)
         except Exception:
+            if replicas.spans_processes(self._strategy):
+                raise
             with self._watch.recorder.contained(INSTRUMENTED):
                 raise
-            return self._outputs_after_a_failure(plain, batch, step, iterations), None
+            return self._outputs_after_a_failure(plain, element, step, iterations), None
         self._tell(function)
         binned = self._watch.is_binned(depth)
         return outputs, Sample(step, time.time(), taken, function.keys, scalars, binned=binned)
 
-    def _outputs_after_a_failure(self, plain: Callable[..., Any], batch: Any, step: int, iterations: Any) -> Any:
+    def _outputs_after_a_failure(self, plain: Callable[..., Any], element: Any, step: int, iterations: Any) -> Any:
         if int(self._iterations()) == int(iterations):
             # Should the error have been the model's own, it comes again here, as without us.
-            return plain(iter([batch]))
+            return replicas.run_plainly(plain, element)
         # The optimizer has stepped: making the step again would be another training.
         self._watch.recorder.notice(f"Step {step} may be incomplete: it failed after the optimizer had stepped.")
         return self._model.get_metrics_result()
 
     def _look(
-        self, function: TappedFunction, plain: Callable[..., Any], iterator: Any, samples: list[Frameable]
+        self, function: TappedFunction, plain: Callable[..., Any], elements: Any, samples: list[Frameable]
     ) -> Any:
         """Make one step, and look at what the sentinel saw."""
-        step, batch = self._watch.step, next(iterator)
+        step, element = self._watch.step, next(elements)
         iterations = self._iterations()
         try:
-            outputs, flags, scalars = function(batch)
+            outputs, flags, scalars = function(element)
         except Exception:
+            if replicas.spans_processes(self._strategy):
+                raise
             with self._watch.recorder.contained(SENTINEL):
                 raise
-            return self._outputs_after_a_failure(plain, batch, step, iterations)
+            return self._outputs_after_a_failure(plain, element, step, iterations)
         self._looked.append(Alarm(step, flags, function.keys, scalars))
         samples += self._alarms(lag=LAG_ON_DEVICES if has_accelerator() else 0)
         return outputs
@@ -184,6 +198,9 @@ class Gears:
                 found.append(looked)
             self._is_alarmed = not is_sound
         return found
+
+    def _elements(self, iterator: Any) -> Any:
+        return replicas.elements(iterator, self._strategy)
 
     def _tell(self, function: TappedFunction) -> None:
         for sentence in function.notices:
@@ -208,7 +225,7 @@ class Gears:
         if not self._may_run(*parts):
             return None, iterator
         with self._watch.recorder.contained(parts[0]):
-            if (spec := getattr(iterator, "element_spec", None)) is None:
+            if (spec := replicas.spec_of_elements(iterator, self._strategy)) is None:
                 batch = next(iterator)  # of train_on_batch, which has just this one
                 iterator, spec = iter([batch]), tf.nest.map_structure(tf.type_spec_from_value, batch)
             if self._built_for is None or self._built_for[0] is not plain or self._built_for[1] != spec:
@@ -230,9 +247,7 @@ class Gears:
             if is_fresh:
                 self._catalog = Catalog()
             taps = partial(kind, self._model, sites, self._catalog, self._watch.recorder)
-            function = TappedFunction(
-                self._model, taps, measure if kind is StepTaps and has_accelerator() else lambda taken: taken
-            )
+            function = TappedFunction(self._model, taps, _FINISH[kind, has_accelerator()])
             function.trace(spec)
             self._tracing += function.take_seconds()
             if drawing := function.stateful_random():

@@ -19,6 +19,7 @@ from neural.session.anomaly import Anomaly, Place
 from neural.session.frame import Frame
 from neural.session.layers import LayerTable
 from neural_callbacks import anomalies
+from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.keras.taps import TrainStep, is_about_parameters
 from neural_callbacks.recorder import Recorder
@@ -34,8 +35,10 @@ class SentinelTaps(TrainStep):
 
     part = SENTINEL
 
-    def __init__(self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder) -> None:
-        super().__init__(model, sites, catalog, recorder)
+    def __init__(
+        self, model: Any, sites: Sequence[Site], catalog: Catalog, recorder: Recorder, replica: Replica
+    ) -> None:
+        super().__init__(model, sites, catalog, recorder, replica)
         self._keys: list[Key] = []
         self._flags: list[Any] = []
         self._losses: dict[str, Any] = {}
@@ -103,7 +106,7 @@ class Alarm:
         gradients = np.full(len(table.parameters), np.nan)
         for (place, row), is_bad in zip(self.keys, flags.tolist(), strict=True):
             if place == "parameter":
-                gradients[row] = is_bad
+                gradients[row] = np.fmax(gradients[row], is_bad)  # of any replica
         order = [row for place, row in self.keys if place == "forward"]
         found = [Anomaly("loss") for _ in bad["loss"]]
         found += [Anomaly("parameter", table.parameters[row].layer, row) for row in bad["parameter"]]
