@@ -22,6 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from neural_callbacks import clusters
+
 logger = logging.getLogger("neuraldbg")
 
 # How long a rank waits for the one that names the run, in seconds. That one only makes a folder in the meantime.
@@ -53,10 +55,15 @@ class Board(Protocol):
 
 
 def find() -> Rank:
-    """Return this process' rank: by torch.distributed where that is in use, by the launcher's RANK and WORLD_SIZE."""
+    """Return this process' rank.
+
+    By torch.distributed or by TensorFlow's cluster where one is in use, else by the launcher's RANK and WORLD_SIZE.
+    """
     distributed = _distributed()
     if distributed is not None and distributed.is_initialized():
         return Rank(distributed.get_rank(), distributed.get_world_size())
+    if (place := clusters.place()) is not None:
+        return Rank(*place)
     given = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     if not all(text.isascii() and text.isdigit() for text in given):
         return Rank()
@@ -121,6 +128,8 @@ def _board(log_dir: Path) -> Board | None:
     if distributed is not None and distributed.is_initialized():
         # Not public, and there is nothing public in its place: where it is gone, the caller gets an AttributeError.
         return _StoreBoard(distributed.distributed_c10d._get_default_store())  # noqa: SLF001
+    if clusters.place() is not None:
+        return clusters.CoordinationBoard()
     return _file_board(environment, log_dir)
 
 

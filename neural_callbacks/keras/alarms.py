@@ -42,7 +42,7 @@ class Alarm:
         gradients = np.full(len(table.parameters), np.nan)
         for (place, row), is_bad in zip(self.keys, flags.tolist(), strict=True):
             if place == "parameter":
-                gradients[row] = is_bad
+                gradients[row] = np.fmax(gradients[row], is_bad)  # of any replica
         order = [row for place, row in self.keys if place == "forward"]
         found = [Anomaly("loss") for _ in bad["loss"]]
         found += [Anomaly("parameter", table.parameters[row].layer, row) for row in bad["parameter"]]

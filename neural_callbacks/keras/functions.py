@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras import replicas
+from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.taps import Taken, TrainStep
 
 # Operations whose random state lives in the compiled function that has them: a second function would draw anew.
@@ -28,19 +31,25 @@ _STATEFUL_RANDOM = frozenset(
 )
 
 
-class TappedFunction:
-    """A function of a batch that makes a train step, `step`, and also gives out what `taps` took.
+# Puts what a replica does, a function, under the taps of the replica that runs it.
+LookedAt = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-    `finish` is applied to the tensors taken, outside of what XLA compiles: it would take a second for each tensor
-    measured. `keys` and `notices` are those of the latest trace, or of the latest run where it runs
-    eagerly. `seconds` is what tracing it and its first call took, which compiles it.
+
+class TappedFunction:
+    """A train step that also gives out what `taps` took: call it with a batch, or an iterator to draw that from.
+
+    `step` makes it of a batch; what each replica does in it goes through `LookedAt`. Each replica has taps of its own.
+    `finish` makes one of what all took, outside of what XLA compiles: it would take a second for each tensor measured.
+    `keys` and `notices` are those of the latest trace, or of the latest run where it runs eagerly. `seconds` is what
+    tracing it and its first call took, which compiles it.
     """
 
     def __init__(
         self,
-        step: Callable[[Any], Any],
-        taps: Callable[[], TrainStep],
-        finish: Callable[[Any], Any],
+        step: Callable[[Any, LookedAt], Any],
+        strategy: Any,
+        taps: Callable[[Replica], TrainStep],
+        finish: Callable[[Sequence[Taken]], Taken],
         *,
         run_eagerly: bool,
         jit_compile: bool,
@@ -49,6 +58,7 @@ class TappedFunction:
         self.notices: list[str] = []
         self.seconds = 0.0
         self._step = step
+        self._strategy = strategy
         self._taps = taps
         self._is_eager = run_eagerly
         self._is_fresh = True
@@ -56,27 +66,27 @@ class TappedFunction:
         if jit_compile and not run_eagerly:
             run = tf.function(run, jit_compile=True)
 
-        def finished_step(batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
-            outputs, taken, scalars = run(batch)
+        def finished_step(element: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
+            outputs, taken, scalars = run(replicas.drawn(element))
             return outputs, finish(taken), scalars
 
         self._function = tf.autograph.experimental.do_not_convert(finished_step)
 
     def trace(self, spec: Any) -> None:
-        """Trace it for batches of `spec`, unless it runs eagerly."""
+        """Trace it for elements of `spec`, unless it runs eagerly."""
         started = time.perf_counter()
         if not self._is_eager:
             self._function = tf.function(self._function)
             self._graph = self._function.get_concrete_function(spec).graph
         self.seconds += time.perf_counter() - started
 
-    def __call__(self, batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
+    def __call__(self, element: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
         """Make the step; return what the model's own gives out, what was taken, and scalar tensors by name."""
         if not self._is_fresh:
-            return self._function(batch)  # type: ignore[no-any-return]
+            return self._function(element)  # type: ignore[no-any-return]
         started = time.perf_counter()
         self._is_fresh = False
-        result: tuple[Any, Taken, Mapping[str, Any]] = self._function(batch)
+        result: tuple[Any, Taken, Mapping[str, Any]] = self._function(element)
         self.seconds += time.perf_counter() - started
         return result
 
@@ -93,21 +103,39 @@ class TappedFunction:
         inner = (node for function in definition.library.function for node in function.node_def)
         return sorted({node.op for node in (*definition.node, *inner)} & _STATEFUL_RANDOM)
 
-    def _tapped_step(self, batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
-        taps = self._taps()
-        with taps.in_place():
-            outputs = self._step(batch)
-        self.keys, self.notices = tuple(taps.keys), taps.notices
-        return outputs, *taps.results()
+    def _tapped_step(self, batch: Any) -> tuple[Any, Sequence[Taken], Mapping[str, Any]]:
+        taps = [self._taps(replica) for replica in replicas.replicas_of(self._strategy)]
+        running = threading.local()  # replicas run in threads, which take turns
+
+        def looked_at(step: Callable[..., Any]) -> Callable[..., Any]:
+            def step_of_replica(*args: Any, **kwargs: Any) -> Any:
+                running.taps = taps[replicas.number_here(self._strategy)]
+                with running.taps.looking():
+                    return step(*args, **kwargs)
+
+            return step_of_replica
+
+        with taps[0].in_place(lambda: getattr(running, "taps", taps[0])):
+            outputs = self._step(batch, looked_at)
+        taps[0].see_replicas(taps)
+        self.keys = tuple(replicas.in_order([of_one.keys for of_one in taps]))
+        self.notices = list(dict.fromkeys(sentence for of_one in taps for sentence in of_one.notices))
+        results = [of_one.results() for of_one in taps]
+        return (
+            outputs,
+            [taken for taken, _ in results],
+            replicas.loss([scalars for _, scalars in results], taps[0].replica),
+        )
 
 
-def plain_step(model: Any, batch: Any) -> Any:
+def plain_step(model: Any, batch: Any, looked_at: LookedAt) -> Any:
     """Run the Python code of a model's train step, as Keras does.
 
     An element that is missing from the data arrives as an empty Optional.
     """
     batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
-    return model.distribute_strategy.run(model.train_step, args=(batch,))
+    outputs = model.distribute_strategy.run(looked_at(model.train_step), args=(batch,))
+    return replicas.reduced(outputs, model.distribute_strategy)
 
 
 def has_accelerator() -> bool:

@@ -6,7 +6,9 @@
 
 The latter two are traced beside the plain one and take its place in `model.train_function` for one call. They take the
 batch from the iterator themselves, so that after a failure of ours the plain function gets the same batch and training
-goes on as if nothing had been.
+goes on as if nothing had been. Where other processes take part in the step, the batch is taken inside of the function,
+as the plain one does it: each call of either makes the same collective calls, so that every worker may choose its gear
+by itself. A step that failed on its way is not made again then, since the others would not join in.
 """
 
 from __future__ import annotations
@@ -19,22 +21,31 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras import replicas
 from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
 from neural_callbacks.keras.optimizers import optimizers_of
+from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SentinelTaps
 from neural_callbacks.keras.specs import Specs
-from neural_callbacks.keras.statistics import measure, measured
+from neural_callbacks.keras.statistics import measured
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
-from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep
+from neural_callbacks.keras.taps import TAPS, StepTaps, Subject, Taken, TrainStep
 from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
 from neural_callbacks.schedule import Depth
 
 INSTRUMENTED = "the instrumented train step"
 # A device is not waited for: what the sentinel saw there is looked at so many steps later.
 LAG_ON_DEVICES = 2
+# What makes one of what the replicas took, by the kind of the taps and whether tensors are measured on a device.
+_FINISH: dict[tuple[type[TrainStep], bool], Callable[[Sequence[Any]], Any]] = {
+    (StepTaps, False): replicas.tensors,
+    (StepTaps, True): replicas.measurements,
+    (SentinelTaps, False): replicas.flags,
+    (SentinelTaps, True): replicas.flags,
+}
 
 
 def observer_of(model: Any) -> Gears:
@@ -43,10 +54,8 @@ def observer_of(model: Any) -> Gears:
     Raises:
         Unobservable: training it cannot be looked into.
     """
-    if tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy():
-        raise Unobservable(
-            "Nothing is recorded: the model is trained under tf.distribute, and training on one device is recorded."
-        )
+    if (reason := replicas.why_unobservable(model)) is not None:
+        raise Unobservable(reason)
     if type(model).make_train_function is not keras.Model.make_train_function:
         raise Unobservable(
             f"Nothing is recorded: {type(model).__name__} makes its own train function (make_train_function), and only "
@@ -60,6 +69,7 @@ class Gears:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._strategy = model.distribute_strategy
         self._catalog = Catalog()
         self._watch: Watch
         self._built_for: tuple[Any, Any] | None = None
@@ -78,6 +88,8 @@ class Gears:
         disengage(self._model)
         self._watch = watch
         self._alarms = Alarms(watch)
+        if self._strategy.num_replicas_in_sync > 1:
+            watch.recorder.notice(replicas.NO_PROFILE)
 
     def engage(self, count: int) -> None:
         """See `Observer`."""
@@ -105,10 +117,11 @@ class Gears:
             depths = [Depth.NOTHING] * count
             outputs = plain(iterator)
         elif kind is StepTaps:
-            outputs, depths = self._measure(function, plain, iterator, depths, samples)
+            elements = replicas.elements(iterator, self._strategy)
+            outputs, depths = self._measure(function, plain, elements, depths, samples)
         else:
-            batch = next(iterator)
-            outputs = self._look(function, partial(_one_of, plain, batch), batch, samples)
+            element = next(replicas.elements(iterator, self._strategy))
+            outputs = self._look(function, partial(replicas.run_plainly, plain, element), element, samples)
         self._tracing += 0.0 if function is None else function.take_seconds()
         self._watch.ended(depths, samples=samples, table=self._catalog.table(), own=own, tracing=self._tracing)
         return outputs
@@ -117,7 +130,7 @@ class Gears:
         self,
         function: TappedFunction,
         plain: Callable[..., Any],
-        iterator: Any,
+        elements: Any,
         depths: Sequence[Depth],
         samples: list[Frameable],
     ) -> tuple[Any, list[Depth]]:
@@ -126,28 +139,31 @@ class Gears:
         done: list[Depth] = []
         for step, depth in enumerate(depths, self._watch.step):
             try:
-                batch = next(iterator)
+                element = next(elements)
             except StopIteration:
                 if not done:
                     raise
                 break  # the last execution of an epoch may cover fewer steps
             if depth and self._may_run(INSTRUMENTED, TAPS):
-                outputs, sample = self._observe(function, partial(_one_of, plain, batch), batch, step, depth)
+                again = partial(replicas.run_plainly, plain, element)
+                outputs, sample = self._observe(function, again, element, step, depth)
                 samples += [] if sample is None else [sample]
                 done.append(Depth.NOTHING if sample is None else depth)
             else:
-                outputs = _one_of(plain, batch)
+                outputs = replicas.run_plainly(plain, element)
                 done.append(Depth.NOTHING)
         return outputs, done
 
     def _observe(
-        self, function: TappedFunction, plain: Callable[[], Any], batch: Any, step: int, depth: Depth
+        self, function: TappedFunction, plain: Callable[[], Any], element: Any, step: int, depth: Depth
     ) -> tuple[Any, Sample | None]:
         """Make one step with taps in it, or, should they fail, the `plain` one."""
         iterations = self._iterations()
         try:
-            outputs, taken, scalars = function(batch)
+            outputs, taken, scalars = function(element)
         except Exception:
+            if replicas.spans_processes(self._strategy):
+                raise
             with self._watch.recorder.contained(INSTRUMENTED):
                 raise
             return self._outputs_after_a_failure(plain, step, iterations), None
@@ -168,13 +184,15 @@ class Gears:
         self._watch.recorder.notice(f"Step {step} may be incomplete: it failed after the optimizer had stepped.")
         return self._model.get_metrics_result()
 
-    def _look(self, function: TappedFunction, plain: Callable[[], Any], batch: Any, samples: list[Frameable]) -> Any:
+    def _look(self, function: TappedFunction, plain: Callable[[], Any], element: Any, samples: list[Frameable]) -> Any:
         """Make one step, and look at what the sentinel saw; should it fail, make the `plain` one."""
         step = self._watch.step
         iterations = self._iterations()
         try:
-            outputs, flags, scalars = function(batch)
+            outputs, flags, scalars = function(element)
         except Exception:
+            if replicas.spans_processes(self._strategy):
+                raise
             with self._watch.recorder.contained(SENTINEL):
                 raise
             return self._outputs_after_a_failure(plain, step, iterations)
@@ -220,8 +238,8 @@ class Gears:
             sites = found
             if is_fresh:
                 self._catalog = Catalog()
-            taps = partial(kind, self._model, self._optimizers(), sites, self._catalog, self._watch.recorder)
-            function = self._tapped(taps, measure if kind is StepTaps and has_accelerator() else lambda taken: taken)
+            subject = Subject(self._model, self._optimizers(), sites, self._catalog, self._watch.recorder)
+            function = self._tapped(partial(kind, subject), _FINISH[kind, has_accelerator()])
             function.trace(spec)
             self._tracing += function.take_seconds()
             if drawing := function.stateful_random():
@@ -233,13 +251,15 @@ class Gears:
                 return None
         return function
 
-    def _tapped(self, taps: Callable[[], TrainStep], finish: Callable[[Any], Any]) -> TappedFunction:
+    def _tapped(
+        self, taps: Callable[[Replica], TrainStep], finish: Callable[[Sequence[Taken]], Taken]
+    ) -> TappedFunction:
         step, is_compiled = partial(plain_step, self._model), bool(self._model.jit_compile)
-        return TappedFunction(step, taps, finish, run_eagerly=self._is_eager(), jit_compile=is_compiled)
+        return TappedFunction(step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=is_compiled)
 
     def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
-        """Return what is to be iterated over, and the specification of a batch of it."""
-        if (spec := getattr(iterator, "element_spec", None)) is not None:
+        """Return what is to be iterated over, and the specification of one of its `replicas.elements`."""
+        if (spec := replicas.spec_of_elements(iterator, self._strategy)) is not None:
             return iterator, spec
         # Of train_on_batch, which has just this one; what is missing in it is None.
         batch = tf.nest.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), next(iterator))
@@ -251,11 +271,6 @@ class Gears:
 
     def _is_eager(self) -> bool:
         return bool(self._model.run_eagerly)
-
-
-def _one_of(plain: Callable[..., Any], batch: Any) -> Any:
-    """Make one step in the plain gear."""
-    return plain(iter([batch]))
 
 
 def _layers(model: Any) -> Sequence[Any]:

@@ -57,7 +57,7 @@ class Options:
     def watch(self, model: Any, step: int = 0) -> Watch:
         """Open a session of `model`, whose next step is number `step`, in the log directory."""
         backend = keras.backend.backend()
-        profiles_apart = backend == "tensorflow"
+        profiles_apart = backend == "tensorflow" and model.distribute_strategy.num_replicas_in_sync == 1
         schedule = self.schedule.anew(aligned=ranks.find().world_size > 1, profiles_apart=profiles_apart)
         recorder = Recorder(
             model=model.name,

@@ -7,10 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from neural_callbacks.keras.functions import TappedFunction
+from neural_callbacks.keras.functions import LookedAt, TappedFunction
 from neural_callbacks.keras.gears import Gears
 from neural_callbacks.keras.optimizers import optimizers_of
-from neural_callbacks.keras.taps import TrainStep
+from neural_callbacks.keras.replicas import Replica
+from neural_callbacks.keras.taps import Taken, TrainStep
 
 # An ordinary function runs eagerly; what tf.function has made of one has these.
 _COMPILED = ("python_function", "get_concrete_function")
@@ -28,7 +29,7 @@ class OwnStep(Gears):
         self._given = optimizers
         self._train_step = train_step
         self._plain = _on_batches(train_step)
-        self._tappable = _on_batches(_python_code(train_step))
+        self._python_code = _python_code(train_step)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Make one step."""
@@ -39,12 +40,15 @@ class OwnStep(Gears):
         self._watch.recorder.notice(f"Step {step} was made again: it failed after the optimizer had stepped.")
         return plain()
 
-    def _tapped(self, taps: Callable[[], TrainStep], finish: Callable[[Any], Any]) -> TappedFunction:
-        def step(batch: Any) -> Any:
-            return self._tappable(iter([batch]))
+    def _tapped(
+        self, taps: Callable[[Replica], TrainStep], finish: Callable[[Sequence[Taken]], Taken]
+    ) -> TappedFunction:
+        def step(batch: Any, looked_at: LookedAt) -> Any:
+            args, kwargs = batch
+            return looked_at(self._python_code)(*args, **kwargs)
 
         compiled = bool(getattr(self._train_step, "_jit_compile", False))
-        return TappedFunction(step, taps, finish, run_eagerly=self._is_eager(), jit_compile=compiled)
+        return TappedFunction(step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=compiled)
 
     def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
         batch = next(iterator)

@@ -13,9 +13,9 @@ import keras
 import tensorflow as tf
 
 from neural_callbacks.keras.alarms import SENTINEL, Key
-from neural_callbacks.keras.structure import Catalog, Site
-from neural_callbacks.keras.taps import TrainStep, is_about_parameters
-from neural_callbacks.recorder import Recorder
+from neural_callbacks.keras.replicas import Replica
+from neural_callbacks.keras.structure import Site
+from neural_callbacks.keras.taps import Subject, TrainStep, is_about_parameters
 
 
 class SentinelTaps(TrainStep):
@@ -23,10 +23,8 @@ class SentinelTaps(TrainStep):
 
     part = SENTINEL
 
-    def __init__(
-        self, model: Any, optimizers: Sequence[Any], sites: Sequence[Site], catalog: Catalog, recorder: Recorder
-    ) -> None:
-        super().__init__(model, optimizers, sites, catalog, recorder)
+    def __init__(self, subject: Subject, replica: Replica) -> None:
+        super().__init__(subject, replica)
         self._keys: list[Key] = []
         self._sums: list[Any] = []
         self._losses: dict[str, Any] = {}

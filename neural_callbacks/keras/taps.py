@@ -23,10 +23,15 @@ import tensorflow as tf
 
 from neural_callbacks.keras.patches import tapped_tape
 from neural_callbacks.keras.replacing import replaced
+from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 TAPS = "the taps in the train step"
+NOT_REDUCED = (
+    "Gradients are not recorded: the optimizer adds up those of all workers inside a branch of the compiled step, as "
+    "with loss scaling."
+)
 
 
 @dataclass
@@ -65,43 +70,70 @@ class _Activation:
     after_trained: bool
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What taps are put on: the layers of a model and the optimizers that train it; what fails goes to `recorder`."""
+
+    model: Any
+    optimizers: Sequence[Any]
+    sites: Sequence[Site]
+    catalog: Catalog
+    recorder: Recorder
+
+
 # What taps took: tensors, or one tensor.
 Taken = Any
 
 
 class TrainStep:
-    """Taps in one run of a train step's Python code: what is seen of it goes to the methods `see_...`.
+    """Taps in one run of a train step's Python code, by one replica: what is seen goes to the methods `see_...`.
 
     A failure of ours inside a tap switches all of them off (`recorder.contained`) and never reaches the train step.
     """
 
     part = TAPS
 
-    def __init__(
-        self, model: Any, optimizers: Sequence[Any], sites: Sequence[Site], catalog: Catalog, recorder: Recorder
-    ) -> None:
+    def __init__(self, subject: Subject, replica: Replica) -> None:
         self.notices: list[str] = []
-        self._model = model
-        self._optimizers = optimizers
-        self._sites = sites
-        self._catalog = catalog
-        self._recorder = recorder
+        self.replica = replica
+        self._model = subject.model
+        self._optimizers = subject.optimizers
+        self._sites = subject.sites
+        self._catalog = subject.catalog
+        self._recorder = subject.recorder
         self._graph = _current_graph()
         self._scale: Any = None
         self._is_going_back = False
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put the taps in place for the train step that runs inside the `with` block."""
+    def in_place(self, here: Callable[[], TrainStep]) -> Iterator[None]:
+        """Put taps in place on the model for all replicas, which run inside the `with` block; `here` says whose run."""
+
+        def tap(name: str, *args: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+            def placed(original: Callable[..., Any]) -> Callable[..., Any]:
+                @functools.wraps(original)
+                def tapped(*given: Any, **options: Any) -> Any:
+                    return getattr(here(), name)(*args, original)(*given, **options)
+
+                return tapped
+
+            return placed
+
         with ExitStack() as stack:
             for site in self._sites:
-                tap = functools.partial(self._layer_tap, site)
-                stack.enter_context(replaced(site.layer, "call", tap))
+                stack.enter_context(replaced(site.layer, "call", tap("_layer_tap", site)))
             for optimizer in self._optimizers:
-                stack.enter_context(replaced(optimizer, "apply", self._apply_tap, optimizer))
-                stack.enter_context(replaced(optimizer, "scale_loss", self._scale_tap))
-            stack.enter_context(replaced(self._model, "compute_loss", self._loss_tap))
-            stack.enter_context(tapped_tape(self._gradient_tap))
+                stack.enter_context(replaced(optimizer, "apply", tap("_apply_tap", optimizer)))
+                stack.enter_context(replaced(optimizer, "scale_loss", tap("_scale_tap")))
+                if self.replica.in_sync > 1:
+                    stack.enter_context(replaced(optimizer, "_all_reduce_sum_gradients", tap("_reduction_tap")))
+            stack.enter_context(replaced(self._model, "compute_loss", tap("_loss_tap")))
+            yield
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look at what one replica, this thread, does inside the `with` block: its train step."""
+        with tapped_tape(self._gradient_tap):
             yield
         with self._recorder.contained(self.part):
             self.finish()
@@ -119,8 +151,14 @@ class TrainStep:
     def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Take in the gradients that an optimizer is about to apply to variables."""
 
+    def see_reduced(self, gradients_and_variables: Sequence[tuple[Any, Any]]) -> None:
+        """Take in the gradients of all replicas together, and the TensorFlow variables that they are applied to."""
+
     def finish(self) -> None:
-        """Take in the end of the step."""
+        """Take in the end of the replica's step."""
+
+    def see_replicas(self, replicas: Sequence[TrainStep]) -> None:
+        """Take in the end of the step of all `replicas` in this process, of which this one is the first."""
 
     @property
     def keys(self) -> Sequence[Any]:
@@ -175,7 +213,7 @@ class TrainStep:
 
         return tapped
 
-    def _apply_tap(self, apply: Callable[..., Any], optimizer: Any) -> Callable[..., Any]:
+    def _apply_tap(self, optimizer: Any, apply: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(apply)
         def tapped(grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
@@ -190,6 +228,17 @@ class TrainStep:
                         "step."
                     )
             return apply(grads, variables)
+
+        return tapped
+
+    def _reduction_tap(self, reduce: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(reduce)
+        def tapped(grads_and_vars: Any) -> Any:
+            reduced = reduce(grads_and_vars)
+            with self._recorder.contained(self.part):
+                if _current_graph() is self._graph:
+                    self.see_reduced(reduced)
+            return reduced
 
         return tapped
 
@@ -211,14 +260,14 @@ class TrainStep:
 class StepTaps(TrainStep):
     """The taps of a step that is measured."""
 
-    def __init__(
-        self, model: Any, optimizers: Sequence[Any], sites: Sequence[Site], catalog: Catalog, recorder: Recorder
-    ) -> None:
-        super().__init__(model, optimizers, sites, catalog, recorder)
+    def __init__(self, subject: Subject, replica: Replica) -> None:
+        super().__init__(subject, replica)
         self.readings = Readings()
         self._activations: list[_Activation] = []
         self._trained = False
         self._before: dict[int, Any] = {}
+        self.own_gradients: dict[int, Any] = {}  # by parameter, those of this replica alone
+        self._rows: dict[int, int] = {}  # by the identity of a TensorFlow variable
         self._losses: list[tuple[Any, set[int]]] = []  # with the variables that it was asked for the gradients of
         self._loss_of: dict[int, Any] = {}
 
@@ -288,18 +337,41 @@ class StepTaps(TrainStep):
             row = self._row_of(variable)
             if row is None or row in self._before:
                 continue
+            self._rows[_identity(variable)] = row
             self._before[row] = _value(variable)
-            self.readings.add("weights", row, self._before[row])
             if gradient is not None:
-                self.readings.add("gradients", row, self._unscaled(_dense(gradient)))
+                self.own_gradients[row] = self._unscaled(_dense(gradient))
+            if self.replica.number == 0:  # parameters are the same on all of them
+                self.readings.add("weights", row, self._before[row])
+                if gradient is not None and self.replica.in_sync == 1:
+                    self.readings.add("gradients", row, self.own_gradients.pop(row))
+
+    def see_reduced(self, gradients_and_variables: Sequence[tuple[Any, Any]]) -> None:
+        """See `TrainStep`."""
+        for gradient, variable in gradients_and_variables:
+            row = self._rows.get(id(variable))
+            if row in self.own_gradients and gradient is not None:
+                del self.own_gradients[row]
+                if self.replica.number == 0:
+                    self.readings.add("gradients", row, _dense(gradient))
+
+    def see_replicas(self, replicas: Sequence[TrainStep]) -> None:
+        """Add up the gradients of replicas where the sum of them all was not seen."""
+        with self._recorder.contained(TAPS):
+            of_replicas = [taps.own_gradients for taps in replicas if isinstance(taps, StepTaps)]
+            for row in self.own_gradients if self.replica.in_sync == len(replicas) else ():
+                gradients = [of_one[row] for of_one in of_replicas if row in of_one]
+                with tf.device(gradients[0].device):
+                    self.readings.add("gradients", row, tf.add_n(gradients))
+            if self.own_gradients and self.replica.in_sync > len(replicas):
+                self.notices.append(NOT_REDUCED)
+            for of_one in of_replicas:
+                of_one.clear()
 
     def finish(self) -> None:
         """Take in what the step changed, and what it left as it was."""
-        for row, variable in enumerate(self._catalog.variables):
-            if row in self._before:
-                self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
-            else:  # frozen, or not trained in this step
-                self.readings.add("weights", row, _value(variable))
+        if self.replica.number == 0:
+            self._finish_parameters()
         self._finish_losses()
         measured = {key for keys in self.readings.keys for key in keys}
         without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
@@ -310,6 +382,13 @@ class StepTaps(TrainStep):
         # What the step held must not live as long as the traced function does.
         self._activations.clear()
         self._before.clear()
+
+    def _finish_parameters(self) -> None:
+        for row, variable in enumerate(self._catalog.variables):
+            if row in self._before:
+                self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
+            else:  # frozen, or not trained in this step
+                self.readings.add("weights", row, _value(variable))
 
     @property
     def keys(self) -> Sequence[tuple[tuple[str, int], ...]]:

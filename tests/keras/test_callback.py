@@ -195,14 +195,21 @@ def test_a_train_function_of_the_models_own_is_left_alone(tmp_path, read):
     )
 
 
-def test_training_under_a_strategy_is_left_alone(tmp_path, read):
-    with tf.distribute.OneDeviceStrategy("cpu:0").scope():
-        model = network()
-    callback = NeuralDbgCallback(tmp_path)
-    fit(model, callback)
-    assert read(callback).info().notices == (
-        "Nothing is recorded: the model is trained under tf.distribute, and training on one device is recorded.",
-    )
+def test_training_under_a_strategy_of_one_device_is_recorded_as_without(tmp_path, read):
+    frames = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("cpu:0")):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            model = network()
+        callback = NeuralDbgCallback(tmp_path, every=1)
+        fit(model, callback)
+        reader = read(callback)
+        assert reader.info().notices == ()
+        frames.append(reader.frame(reader.steps()[-1]))
+    assert list(frames[0].matrices) == list(frames[1].matrices) != []
+    for kind, matrix in frames[0].matrices.items():
+        np.testing.assert_allclose(frames[1].matrices[kind], matrix, rtol=1e-6)
+    assert frames[0].scalars["loss"] == frames[1].scalars["loss"]
 
 
 def test_a_train_step_of_the_users_own_is_looked_into(tmp_path, read):
