@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -80,11 +81,20 @@ class TappedFunction:
 
     def stateful_random(self) -> list[str]:
         """Return the operations in it whose random state a second function would not share."""
-        if self._model.run_eagerly:
-            return []
+        return [] if self._model.run_eagerly else sorted(self.operations & _STATEFUL_RANDOM)
+
+    @cached_property
+    def operations(self) -> frozenset[str]:
+        """The names of the operations in the traced step and in the functions that it calls."""
         definition = self._graph.as_graph_def()
         inner = (node for function in definition.library.function for node in function.node_def)
-        return sorted({node.op for node in (*definition.node, *inner)} & _STATEFUL_RANDOM)
+        return frozenset(node.op for node in (*definition.node, *inner))
+
+    @property
+    def captured(self) -> Sequence[Any]:
+        """The tensors that the traced step takes from outside, those of its variables' resources among them."""
+        captured: Sequence[Any] = self._graph.external_captures
+        return captured
 
     def _tapped_step(self, batch: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
         taps = self._taps()

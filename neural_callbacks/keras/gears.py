@@ -21,6 +21,7 @@ import keras
 import tensorflow as tf
 
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator
+from neural_callbacks.keras.profile import NOTHING, Profiler, Profiles
 from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SENTINEL, Alarm, SentinelTaps
 from neural_callbacks.keras.statistics import measure
@@ -62,6 +63,7 @@ class Gears:
         self._built_for: tuple[Any, Any] | None = None
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
         self._tracing = 0.0
+        self._profiler = Profiler(model)
         self._looked: deque[Alarm] = deque()
         self._is_alarmed = False
 
@@ -104,6 +106,8 @@ class Gears:
         else:
             outputs = self._look(function, plain, iterator, samples)
         self._tracing += 0.0 if function is None else function.take_seconds()
+        rehearsing, preparing = self._profiler.take_seconds()
+        own, self._tracing = own + rehearsing, self._tracing + preparing
         self._watch.ended(depths, samples=samples, table=self._catalog.table(), own=own, tracing=self._tracing)
         return outputs
 
@@ -139,14 +143,27 @@ class Gears:
     ) -> tuple[Any, Sample | None]:
         iterations = self._iterations()
         try:
-            outputs, taken, scalars = function(batch)
+            (outputs, taken, scalars), (profiles, figures) = self._profiled(function, batch, depth)
         except Exception:
             with self._watch.recorder.contained(INSTRUMENTED):
                 raise
             return self._outputs_after_a_failure(plain, batch, step, iterations), None
         self._tell(function)
         binned = self._watch.is_binned(depth)
-        return outputs, Sample(step, time.time(), taken, function.keys, scalars, binned=binned)
+        sample = Sample(step, time.time(), taken, function.keys, {**scalars, **figures}, binned, profiles)
+        return outputs, sample
+
+    def _profiled(self, function: TappedFunction, batch: Any, depth: Depth) -> tuple[Any, Profiles]:
+        """Run the step; return what `function` gives out, and the step's profiles where its depth asks for these."""
+        if depth < Depth.PROFILE:
+            return function(batch), NOTHING
+        recorder = self._watch.recorder
+        if not self._model.run_eagerly:
+            profiles = self._profiler.rehearse(function, batch, self._catalog, recorder)
+            return function(batch), profiles
+        with self._profiler.looking(self._catalog, recorder) as found:
+            result = function(batch)
+        return result, found[0] if found else NOTHING
 
     def _outputs_after_a_failure(self, plain: Callable[..., Any], batch: Any, step: int, iterations: Any) -> Any:
         if int(self._iterations()) == int(iterations):

@@ -37,6 +37,11 @@ def find_sites(model: Any) -> tuple[Site, ...]:
     return tuple(Site(layer, name, name if named[name] == 1 else None, _variables(layer)) for layer, name in found)
 
 
+def find_holders(model: Any) -> tuple[Any, ...]:
+    """Return the model and the parts of it that hold layers and are no sites themselves."""
+    return tuple(layer for layer, _ in _walk(model, (), set()) if _inner_layers(layer) and not _is_site(layer))
+
+
 def _walk(layer: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[Any, tuple[str, ...]]]:
     seen.add(id(layer))
     yield layer, path
@@ -118,6 +123,10 @@ class Catalog:
     def parameter(self, variable: Any) -> int | None:
         """Return the row of a variable; None where it belongs to no layer met so far."""
         return self._parameter_rows.get(id(variable))
+
+    def layer_rows(self) -> dict[int, int]:
+        """Return the row of each layer that has one, by its identity."""
+        return dict(self._layer_rows)
 
     def table(self) -> LayerTable:
         """Return the table of all that has a number."""
