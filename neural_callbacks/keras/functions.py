@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from neural_callbacks.keras import replicas
+from neural_callbacks.keras.replacing import replaced
 from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.taps import Taken, TrainStep
 
@@ -59,6 +62,7 @@ class TappedFunction:
         self.seconds = 0.0
         self._step = step
         self._strategy = strategy
+        self._around: LookedAt = lambda step: step
         self._taps = taps
         self._is_eager = run_eagerly
         self._is_fresh = True
@@ -97,11 +101,28 @@ class TappedFunction:
 
     def stateful_random(self) -> list[str]:
         """Return the operations in it whose random state a second function would not share."""
-        if self._is_eager:
-            return []
+        return [] if self._is_eager else sorted(self.operations & _STATEFUL_RANDOM)
+
+    @cached_property
+    def operations(self) -> frozenset[str]:
+        """The names of the operations in the traced step and in the functions that it calls."""
         definition = self._graph.as_graph_def()
         inner = (node for function in definition.library.function for node in function.node_def)
-        return sorted({node.op for node in (*definition.node, *inner)} & _STATEFUL_RANDOM)
+        return frozenset(node.op for node in (*definition.node, *inner))
+
+    @property
+    def captured(self) -> Sequence[Any]:
+        """The tensors that the traced step takes from outside, those of its variables' resources among them."""
+        captured: Sequence[Any] = self._graph.external_captures
+        return captured
+
+    def plainly(self, batch: Any, looked_at: LookedAt) -> Any:
+        """Run the Python code of the step without taps, its replica's part under `looked_at`."""
+        return self._step(batch, looked_at)
+
+    def within(self, looked_at: LookedAt) -> AbstractContextManager[None]:
+        """Put the steps that run eagerly inside the `with` block under `looked_at` too, inside of the taps."""
+        return replaced(self, "_around", lambda _: looked_at)
 
     def _tapped_step(self, batch: Any) -> tuple[Any, Sequence[Taken], Mapping[str, Any]]:
         taps = [self._taps(replica) for replica in replicas.replicas_of(self._strategy)]
@@ -111,7 +132,7 @@ class TappedFunction:
             def step_of_replica(*args: Any, **kwargs: Any) -> Any:
                 running.taps = taps[replicas.number_here(self._strategy)]
                 with running.taps.looking():
-                    return step(*args, **kwargs)
+                    return self._around(step)(*args, **kwargs)
 
             return step_of_replica
 

@@ -26,6 +26,7 @@ from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
 from neural_callbacks.keras.optimizers import optimizers_of
+from neural_callbacks.keras.profile import NOTHING, Profiler, Profiles
 from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SentinelTaps
@@ -77,6 +78,7 @@ class Gears:
         self._specs = Specs()
         self._tracing = 0.0
         self._alarms: Alarms
+        self._profiler = Profiler(model, self._optimizers)
 
     @property
     def model(self) -> Any:
@@ -123,6 +125,8 @@ class Gears:
             element = next(replicas.elements(iterator, self._strategy))
             outputs = self._look(function, partial(replicas.run_plainly, plain, element), element, samples)
         self._tracing += 0.0 if function is None else function.take_seconds()
+        rehearsing, preparing = self._profiler.take_seconds()
+        own, self._tracing = own + rehearsing, self._tracing + preparing
         self._watch.ended(depths, samples=samples, table=self._catalog.table(), own=own, tracing=self._tracing)
         return outputs
 
@@ -160,7 +164,7 @@ class Gears:
         """Make one step with taps in it, or, should they fail, the `plain` one."""
         iterations = self._iterations()
         try:
-            outputs, taken, scalars = function(element)
+            (outputs, taken, scalars), (profiles, figures) = self._profiled(function, element, depth)
         except Exception:
             if replicas.spans_processes(self._strategy):
                 raise
@@ -170,7 +174,20 @@ class Gears:
         self._tell(function)
         binned = self._watch.is_binned(depth)
         reading = measured if has_accelerator() else measure_arrays
-        return outputs, Sample(step, time.time(), taken, function.keys, scalars, reading, binned=binned)
+        scalars = {**scalars, **figures}
+        return outputs, Sample(step, time.time(), taken, function.keys, scalars, reading, binned, profiles)
+
+    def _profiled(self, function: TappedFunction, element: Any, depth: Depth) -> tuple[Any, Profiles]:
+        """Run the step; return what `function` gives out, and the step's profiles where its depth asks for these."""
+        if depth < Depth.PROFILE or self._strategy.num_replicas_in_sync > 1:
+            return function(element), NOTHING
+        recorder = self._watch.recorder
+        if not self._is_eager():
+            profiles = self._profiler.rehearse(function, element, self._catalog, recorder)
+            return function(element), profiles
+        with self._profiler.looking(function, self._catalog, recorder) as found:
+            result = function(element)
+        return result, found[0] if found else NOTHING
 
     def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any]) -> Any:
         if list(map(int, self._iterations())) == list(map(int, iterations)):

@@ -22,7 +22,10 @@ def _tapped_gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs:
     if not taps:
         return _tape_gradient(tape, target, sources, *args, **kwargs)
     options = {**dict(zip(("output_gradients", "unconnected_gradients"), args, strict=False)), **kwargs}
-    return taps[-1](_tape_gradient, tape, target, sources, **options)
+    call: Callable[..., Any] = _tape_gradient
+    for tap in taps:  # the innermost is asked first
+        call = functools.partial(tap, call)
+    return call(tape, target, sources, **options)
 
 
 @contextmanager

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from neural.session.frame import PROFILES
 from neural.session.statistics import FloatArray
 from neural_callbacks.pytorch.structures import tensors
+from neural_callbacks.resident import Reading, ResidentMemory
 
 _PLAIN = (Tensor, nn.Parameter)
 _COLUMNS = PROFILES["memory"].columns
@@ -27,8 +24,6 @@ _ACTIVATIONS, _PARAMETERS, _GRADIENTS, _OPTIMIZER = (
 )
 _COMPRESSED_ROWS = (torch.sparse_csr, torch.sparse_bsr)
 _COMPRESSED_COLUMNS = (torch.sparse_csc, torch.sparse_bsc)
-# How the kernel tells of a process: its sizes in pages, of which the second is what is in memory. See proc(5).
-STATM = Path("/proc/self/statm")
 
 
 def parts(tensor: Tensor) -> Iterator[Tensor]:
@@ -121,32 +116,18 @@ class LayerMemory:
         return matrix
 
 
-class Reading(NamedTuple):
-    """Bytes in use: handed out by the devices' allocator, held by it, and in memory of this process; NaN is unknown."""
-
-    allocated: float
-    reserved: float
-    process: float
-
-
 class MemoryReader:
     """Reads the bytes in use on `devices` and in this process, without making a device wait."""
 
     def __init__(self, devices: Iterable[torch.device]) -> None:
         self._devices = [device for device in dict.fromkeys(devices) if device.type == "cuda"]
-        self._statm: int | None = None
-        with suppress(OSError):  # only Linux has it
-            self._statm = os.open(STATM, os.O_RDONLY | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._statm)
-        self._page = os.sysconf("SC_PAGE_SIZE") if self._statm is not None else 0
+        self._resident = ResidentMemory()
         self._most = [0] * len(self._devices)
         self._peaks = self._peaks_so_far()
 
     def read(self) -> Reading:
         """Read what is in use now."""
-        process = math.nan
-        if self._statm is not None:
-            process = int(os.pread(self._statm, 128, 0).split()[1]) * self._page
+        process = self._resident.read()
         if not self._devices:
             return Reading(math.nan, math.nan, process)
         counters = self._counters()

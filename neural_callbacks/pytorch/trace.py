@@ -14,8 +14,10 @@ from torch.autograd.graph import Node
 
 from neural.session.frame import BACKWARD, FORWARD, PROFILES, WHOLE_MODEL
 from neural.session.statistics import FloatArray
-from neural_callbacks.pytorch.clocks import clock_of, without
-from neural_callbacks.pytorch.memory import MemoryReader, Reading
+from neural_callbacks.clocks import without
+from neural_callbacks.pytorch.clocks import clock_of
+from neural_callbacks.pytorch.memory import MemoryReader
+from neural_callbacks.resident import Reading
 
 # The nodes of the autograd graph that are looked at to find where a layer begins, at about 2 us each. Most layers have
 # a few; a recurrent one that torch runs step by step has some ten for each step.

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor, Replicate, init_device_mesh
 
-from neural_callbacks.pytorch import memory
+from neural_callbacks import resident
 from neural_callbacks.pytorch.memory import LayerMemory, MemoryReader, parts, size
 from neural_callbacks.pytorch.structures import tensors
 
@@ -240,7 +240,7 @@ def test_the_process_has_as_much_in_memory_as_the_system_says():
 
 
 def test_a_system_without_such_a_file_says_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "STATM", tmp_path / "none")
+    monkeypatch.setattr(resident, "STATM", tmp_path / "none")
     assert all(math.isnan(value) for value in MemoryReader([]).read())
 
 

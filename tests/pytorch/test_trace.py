@@ -19,11 +19,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.checkpoint import checkpoint
 
 from neural.session.frame import BACKWARD, FORWARD, OPTIMIZER, STEP, WHOLE_MODEL
+from neural_callbacks.clocks import without
 from neural_callbacks.pytorch import clocks, trace
-from neural_callbacks.pytorch.clocks import DeviceClock, without
-from neural_callbacks.pytorch.memory import MemoryReader, Reading
+from neural_callbacks.pytorch.clocks import DeviceClock
+from neural_callbacks.pytorch.memory import MemoryReader
 from neural_callbacks.pytorch.structures import tensors
 from neural_callbacks.pytorch.trace import Trace
+from neural_callbacks.resident import Reading
 
 CPU = torch.device("cpu")
 
