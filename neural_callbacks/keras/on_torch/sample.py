@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from neural.session import statistics
-from neural.session.frame import BACKWARD, OPTIMIZER, Frame
+from neural.session.frame import Frame
 from neural.session.layers import LayerTable
 from neural.session.statistics import FloatArray
 from neural_callbacks import anomalies
 from neural_callbacks.gathering import figures_of, gather
 from neural_callbacks.keras.on_torch.activity import judged
-from neural_callbacks.keras.on_torch.taps import Place, TrainStep, presented
-from neural_callbacks.keras.optimizers import optimizers_of, state_of
-from neural_callbacks.keras.structure import Catalog, Site, find_containers
+from neural_callbacks.keras.on_torch.profile import StepProfile
+from neural_callbacks.keras.on_torch.taps import Place, TrainStep
+from neural_callbacks.keras.optimizers import optimizers_of
+from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.pytorch.activity import Activity
 from neural_callbacks.pytorch.parameters import ParameterTaps
 from neural_callbacks.pytorch.profile import Profile
@@ -31,7 +32,6 @@ from neural_callbacks.pytorch.sentinel import in_backward
 from neural_callbacks.pytorch.statistics import Row, measurable
 from neural_callbacks.recorder import Recorder
 
-PROFILE = "the profile"
 NO_BACKWARD = "Activation gradients are not recorded: the train step does not call backward."
 NO_OPTIMIZER = (
     "Gradients and updates are not recorded: the train step does not apply gradients with an optimizer of Keras that "
@@ -60,8 +60,8 @@ class Sample(TrainStep):
         super().__init__(model, sites, catalog, recorder)
         self.step = step
         self._binned = binned
-        self._profile = profile
-        self.is_timed = profile is not None
+        self._profile = StepProfile(model, profile, recorder)
+        self.is_timed = self._profile.is_on
         self._reducers: dict[torch.device, Reducer] = {}
         # Of each tensor that a reducer was given: its kind and row.
         self._measured: dict[Reducer, list[tuple[str, int]]] = {}
@@ -75,7 +75,6 @@ class Sample(TrainStep):
         self._is_going_back = False
         self._went_back = False
         self._may_overflow = False
-        self._depth = 0  # how many containers and layers, one inside another, are running
         self._losses: dict[int, list[Tensor]] = {}  # by the id of the optimizer
         self._scalars: dict[Reducer, list[str]] = {}
         self._own_loss: Tensor | None = None
@@ -85,58 +84,20 @@ class Sample(TrainStep):
         self._profiles: dict[str, FloatArray] = {}
 
     def _places(self) -> Iterator[Place]:
-        if self._profile is not None:
-            for container in find_containers(self._model):
-                yield container, "call", self._container_tap(container)
+        yield from self._profile.places()
         yield from super()._places()
-
-    def _container_tap(self, container: Any) -> Callable[..., Any]:
-        """Tell the profile of the outermost of the models that hold the layers."""
-        call = container.call
-
-        def tapped(*args: Any, **kwargs: Any) -> Any:
-            self._tell(self._begin_container, container, args)
-            outputs = call(*args, **kwargs)
-            self._tell(self._end_container, container)
-            return outputs
-
-        return presented(tapped, call)
-
-    def _begin_container(self, container: Any, inputs: tuple[Any, ...]) -> None:
-        if self._depth == 0 and not in_backward():
-            self._to_profile(lambda profile: profile.begin_pass(container, inputs, is_layer=False))
-        self._depth += 1
-
-    def _end_container(self, container: Any) -> None:
-        self._depth -= 1
-        if self._depth == 0 and not in_backward():
-            self._to_profile(lambda profile: profile.end_pass(container, is_layer=False))
-
-    def _to_profile(self, tell: Callable[[Profile], None]) -> None:
-        if self._profile is not None:
-            try:
-                tell(self._profile)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the statistics go on
-                self._profile = None
-                self._recorder.failed(PROFILE, error)
 
     def see_before_layer(self, layer: Any, inputs: tuple[Any, ...]) -> None:
         """See `TrainStep`."""
-        is_outermost, self._depth = self._depth == 0 and not in_backward(), self._depth + 1
-        if is_outermost:
-            self._to_profile(lambda profile: profile.begin_pass(layer, inputs, is_layer=True))
-        self._to_profile(lambda profile: profile.enter(layer, inputs))
+        self._profile.enter(layer, inputs)
 
     def see_layer(self, site: Site, inputs: tuple[Any, ...], outputs: Sequence[Tensor]) -> None:
         """See `TrainStep`."""
         if self.is_timed:
-            self._to_profile(lambda profile: profile.leave(site.layer, outputs))
-            self._depth -= 1
-            if self._depth == 0 and not in_backward():
-                self._to_profile(lambda profile: profile.end_pass(site.layer, is_layer=True))
+            self._profile.leave(site.layer, outputs)
         if in_backward() or not outputs:  # a checkpoint runs it again
             return
-        mark = None if self._profile is None else self._profile.mark()
+        mark = self._profile.mark()
         row = self._row(site, inputs, outputs)
         how = judged(site.layer)
         for output in outputs:
@@ -149,7 +110,7 @@ class Sample(TrainStep):
             )
             if output.requires_grad:
                 output.register_hook(functools.partial(self._gradient_arrived, row, site.layer))
-        self._leave_out(mark)
+        self._profile.own_since(mark)
 
     def _gradient_arrived(self, row: int, layer: Any, gradient: Tensor) -> None:
         # What torch.autograd.grad computes on its way is not the gradient of the loss.
@@ -157,14 +118,10 @@ class Sample(TrainStep):
             self._tell(self._see_gradient, row, layer, gradient)
 
     def _see_gradient(self, row: int, layer: Any, gradient: Tensor) -> None:
-        mark = None if self._profile is None else self._profile.mark()
+        mark = self._profile.mark()
         self._has_gradient[row] = layer
         self._measure("activation_gradients", row, gradient, self._inverse_scale)
-        self._leave_out(mark)
-
-    def _leave_out(self, mark: Any) -> None:
-        if self._profile is not None and mark is not None:
-            self._profile.own_since(mark)
+        self._profile.own_since(mark)
 
     def see_loss(self, loss: Tensor) -> None:
         """See `TrainStep`."""
@@ -178,16 +135,16 @@ class Sample(TrainStep):
             if root.numel() == 1:
                 loss = root.detach()
                 self._pending.append((loss if self._inverse_scale is None else loss * self._inverse_scale, to))
-        self._to_profile(lambda profile: profile.open(BACKWARD))
+        self._profile.backward_begins()
 
     def see_backward_end(self) -> None:
         """See `TrainStep`."""
         self._is_going_back = False
-        self._to_profile(lambda profile: profile.close(BACKWARD))
+        self._profile.backward_ends()
 
     def see_weights(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Take in variables that are about to change, the first time that they do in the step."""
-        mark = None if self._profile is None else self._profile.mark()
+        mark = self._profile.mark()
         self._take_losses(optimizer, variables)
         self._may_overflow |= isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         fresh = []
@@ -199,12 +156,12 @@ class Sample(TrainStep):
                 fresh.append(variable.value)
         with torch.no_grad():
             self._parameters.weights(fresh, set(map(id, fresh)))
-        self._leave_out(mark)
+        self._profile.own_since(mark)
 
     def see_gradients(self, optimizer: Any, gradients: Sequence[Tensor | None], variables: Sequence[Any]) -> None:
         """Take in their gradients, the first time too."""
         del optimizer
-        mark = None if self._profile is None else self._profile.mark()
+        mark = self._profile.mark()
         pairs = []
         for gradient, variable in zip(gradients, variables, strict=True):
             row = self._parameter_rows.get(id(variable.value))
@@ -213,12 +170,12 @@ class Sample(TrainStep):
                 pairs.append((variable.value, gradient))
         with torch.no_grad():
             self._parameters.gradients(pairs, self._inverse_scale)
-        self._leave_out(mark)
-        self._to_profile(lambda profile: profile.open(OPTIMIZER))
+        self._profile.own_since(mark)
+        self._profile.optimizer_begins()
 
     def see_optimizer_end(self) -> None:
         """See `TrainStep`."""
-        self._to_profile(lambda profile: profile.close(OPTIMIZER))
+        self._profile.optimizer_ends()
 
     def _take_losses(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Take what `backward` was called on, and reached these variables, as losses of the optimizer."""
@@ -233,14 +190,16 @@ class Sample(TrainStep):
 
     def finish(self) -> None:
         """Take in what the step changed, and what it left as it was."""
+        mark = self._profile.mark()
         with torch.no_grad():
             self._parameters.updates()
             rest = [(row, each.value) for row, each in enumerate(self._catalog.variables) if row not in self._changed]
             self._parameter_rows |= {id(parameter): row for row, parameter in rest}
             self._parameters.weights([parameter for _, parameter in rest], ())
             self._finish_losses()
-        if self._profile is not None:
-            self._to_profile(self._finish_profile)
+        self._profile.own_since(mark)
+        reached_layers = set(self._has_gradient.values())
+        self._profiles, self._figures = self._profile.finish(self._catalog, self._rows, reached_layers)
         self._tell_what_is_missing()
         self._wall_time = time.time()
 
@@ -257,21 +216,6 @@ class Sample(TrainStep):
             reducer = self._reducer(loss.device)
             reducer.measure_scalar(loss)
             self._scalars.setdefault(reducer, []).append(name)
-
-    def _finish_profile(self, profile: Profile) -> None:
-        table = self._catalog.table()
-        owners = {
-            variable.value: parameter.layer
-            for variable, parameter in zip(self._catalog.variables, table.parameters, strict=True)
-        }
-        states = []
-        for optimizer in optimizers_of(self._model):
-            state: dict[Tensor, list[Tensor]] = {}
-            for variable, kept in state_of(optimizer):
-                state.setdefault(variable.value, []).append(kept.value)
-            states.append(state)
-        reached_layers = set(self._has_gradient.values())
-        self._profiles, self._figures = profile.finish(self._rows, len(table.layers), owners, states, reached_layers)
 
     def _tell_what_is_missing(self) -> None:
         if self._is_outside:

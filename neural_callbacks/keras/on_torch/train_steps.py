@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from neural_callbacks.keras.on_torch.sample import PROFILE, Sample
+from neural_callbacks.keras.on_torch.profile import PROFILE
+from neural_callbacks.keras.on_torch.sample import Sample
 from neural_callbacks.keras.on_torch.sentinel import SENTINEL, LookedAt, sentinel_of
 from neural_callbacks.keras.on_torch.taps import TAPS
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
