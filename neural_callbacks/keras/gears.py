@@ -208,7 +208,8 @@ class Gears:
 
     def _iterations(self) -> Any:
         optimizer = self._model.optimizer
-        return -1 if optimizer is None else tf.identity(optimizer.iterations.value)
+        # Not `iterations`, which counts those alone in which accumulated gradients are applied.
+        return -1 if optimizer is None else tf.identity(optimizer._iterations.value)  # noqa: SLF001
 
     def _may_run(self, *parts: str) -> bool:
         return self._watch.recorder.switched_off.isdisjoint(parts)
