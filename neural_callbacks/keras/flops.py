@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,75 +16,59 @@ from neural_callbacks.keras.trace import Call
 
 _COLUMNS = len(PROFILES["flops"].columns)
 _FORWARD, _BACKWARD = range(_COLUMNS)
+# Name, inputs, attributes (names and values in turn), outputs.
+Operation = tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]
 
 
-@dataclass(frozen=True)
-class _Gradient:
-    """An operation on the way back: where it counts, how much, and what it gave out."""
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What operation number `number` of the step costs, and whose it is: a layer, by its identity, or nobody."""
 
-    count: list[float]
+    owner: int | None
+    column: int
+    number: int
     cost: float
-    outputs: Sequence[Any]
 
 
 class FlopCounter:
     """Adds up the FLOPs of one step by layer; see `operations.cost` for what counts.
 
     They go to the innermost layer running, or to the one whose gradients are computed. What gradient checkpointing
-    runs again counts once. A gradient that nobody asked for, as that by the data, does not count: a compiled step
-    leaves it out, where some of TensorFlow's gradient functions compute it when they run eagerly. A layer in which
-    something ran whose FLOPs no formula tells has NaN: it was not counted.
+    runs again counts once, and what leads nowhere not at all (see `liveness`). A layer in which something ran whose
+    FLOPs no formula tells has NaN: it was not counted.
     """
 
     def __init__(self) -> None:
-        self._counts: dict[Any, list[float]] = {}
-        self._gradients: list[list[_Gradient]] = []
+        self._ran: set[int] = set()
+        self._counted: list[_Counted] = []
 
-    def entered(self, call: Call) -> None:
+    def entered(self, layer: Any) -> None:
         """Note that a layer ran."""
-        self._count_of(call)
+        self._ran.add(id(layer))
 
-    def _count_of(self, call: Call) -> list[float]:
-        return self._counts.setdefault(None if call.site is None else id(call.site.layer), [0.0] * _COLUMNS)
+    def add(self, call: Call, number: int, operation: Operation, *, is_going_back: bool) -> None:
+        """Count operation `number` of the step, which ran while `call` did, or computes its gradients."""
+        if is_going_back or not call.is_repeated:
+            owner = None if call.site is None else id(call.site.layer)
+            column = _BACKWARD if is_going_back else _FORWARD
+            self._counted.append(_Counted(owner, column, number, _contained_cost(*operation)))
 
-    def forward(
-        self, call: Call, name: str, inputs: Sequence[Any], attributes: Sequence[Any], outputs: Sequence[Any]
-    ) -> None:
-        """Count an operation that ran while `call` did; `attributes` are names and values in turn."""
-        if not call.is_repeated:
-            self._count_of(call)[_FORWARD] += _contained_cost(name, inputs, attributes, outputs)
-
-    def begin_gradients(self) -> None:
-        """Begin to compute the gradients of an operation."""
-        self._gradients.append([])
-
-    def backward(
-        self, call: Call, name: str, inputs: Sequence[Any], attributes: Sequence[Any], outputs: Sequence[Any]
-    ) -> None:
-        """Count an operation of the gradients that are computed, which are those of an operation of `call`."""
-        found = _Gradient(self._count_of(call), _contained_cost(name, inputs, attributes, outputs), outputs)
-        self._gradients[-1].append(found)
-
-    def end_gradients(self, gradients: Any, unneeded: Collection[int]) -> None:
-        """End it; `gradients` are by the operation's inputs, those of the inputs `unneeded` nobody asked for."""
-        left_out = {id(gradients[number]) for number in unneeded} if unneeded and gradients is not None else set()
-        for each in self._gradients.pop():
-            if not any(id(output) in left_out for output in each.outputs):
-                each.count[_BACKWARD] += each.cost
-
-    def finish(self, rows: Mapping[int, int], height: int) -> tuple[FloatArray, float]:
+    def finish(self, live: Sequence[bool], rows: Mapping[int, int], height: int) -> tuple[FloatArray, float]:
         """Return the matrix (height, 2), forward and backward, and what ran in the model but in none of its layers.
 
-        `rows` tells the row of each layer by its identity; a layer that did not run has NaN.
+        `live` says of each operation whether it leads anywhere, `rows` the row of each layer by its identity; a layer
+        that did not run has NaN.
         """
         matrix = np.full((height, _COLUMNS), np.nan)
+        matrix[[rows[identity] for identity in self._ran if identity in rows]] = 0
         elsewhere = 0.0
-        for identity, count in self._counts.items():
-            row = rows.get(identity)
-            if row is None:
-                elsewhere += sum(count)
-            else:
-                matrix[row] = count
+        for each in self._counted:
+            if live[each.number]:
+                row = None if each.owner is None else rows.get(each.owner)
+                if row is None:
+                    elsewhere += each.cost
+                else:
+                    matrix[row, each.column] += each.cost
         return matrix, elsewhere
 
 

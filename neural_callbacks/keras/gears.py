@@ -222,8 +222,9 @@ class Gears:
             self._watch.recorder.notice(sentence)
 
     def _iterations(self) -> list[Any]:
-        """Return how often each optimizer has stepped; a copy, on its device."""
-        return [tf.identity(optimizer.iterations.value) for optimizer in self._optimizers()]
+        """Return how often each optimizer was asked to step; a copy, on its device."""
+        # Not `iterations`, which counts those alone in which accumulated gradients are applied.
+        return [tf.identity(optimizer._iterations.value) for optimizer in self._optimizers()]  # noqa: SLF001
 
     def _may_run(self, *parts: str) -> bool:
         return self._watch.recorder.switched_off.isdisjoint(parts)

@@ -10,7 +10,7 @@ kernel and its result are the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -35,11 +35,8 @@ class Listener(Protocol):
         `attributes` are names and values in turn.
         """
 
-    def backward(self, name: str, number: int | None, run: Callable[[], Any], unneeded: Collection[int]) -> Any:
-        """Return `run()`, which computes the gradients of an operation `name` that ran while `number` did.
-
-        There is one for each of the operation's inputs; those of the inputs `unneeded` nobody asked for.
-        """
+    def backward(self, number: int | None, run: Callable[[], Any]) -> Any:
+        """Return `run()`, which computes the gradients of an operation that ran while `number` did."""
 
 
 _here = threading.local()
@@ -53,14 +50,14 @@ def _listener() -> Listener | None:
 
 
 def _gradient_function(*arguments: Any) -> Any:
-    name, *others, unneeded, scope = arguments
+    *others, scope = arguments
     number = None
     if scope is not None and scope.startswith(_MARK):
         mark, _, scope = scope.partition("/")
         number = int(mark.removeprefix(_MARK))
-    run = partial(backprop._gradient_function, name, *others, unneeded, scope)  # noqa: SLF001 - what stands there else
+    run = partial(backprop._gradient_function, *others, scope)  # noqa: SLF001 - what stands there else
     listener = _listener()
-    return run() if listener is None else listener.backward(str(name), number, run, unneeded or ())
+    return run() if listener is None else listener.backward(number, run)
 
 
 def _fast_path(*arguments: Any) -> Any:
@@ -94,18 +91,18 @@ def _record_operation(
     op_type: str, output_tensors: Any, input_tensors: Any, backward_function: Any, forward_function: Any = None
 ) -> None:
     """Stand for what custom gradients and traced functions are recorded with."""
-    listener = _listener()
+    listener = _listener() if context.executing_eagerly() else None
     if listener is not None:
-        backward_function = partial(_custom_backward, op_type, listener.running(), backward_function)
+        backward_function = partial(_custom_backward, listener.running(), backward_function)
     original = _originals.get((record, "record_operation"), record.record_operation)
     original(op_type, output_tensors, input_tensors, backward_function, forward_function)
 
 
-def _custom_backward(name: str, number: int | None, function: Callable[..., Any], *gradients: Any) -> Any:
+def _custom_backward(number: int | None, function: Callable[..., Any], *gradients: Any) -> Any:
     listener = _listener()
     if listener is None:
         return function(*gradients)
-    return listener.backward(name, number, partial(function, *gradients), ())
+    return listener.backward(number, partial(function, *gradients))
 
 
 _REPLACED = {

@@ -6,11 +6,12 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import function_def_to_graph
+from tensorflow.python.ops import handle_data_util
 
 Shape = tuple[int | None, ...]
 _Formula = Callable[[Sequence[Shape], Sequence[Shape], Mapping[str, Any]], float]
@@ -120,7 +121,7 @@ def cost(name: str, inputs: Sequence[Any], attributes: Mapping[str, Any], output
             return math.nan
         return _FORMULAS[name](_shapes(inputs), _shapes(outputs), attributes)
     if context.context().has_function(name):
-        return _cost_of_function(name, tuple(x.shape for x in inputs))
+        return _cost_of_function(name, tuple(map(_argument, inputs)))
     return math.nan
 
 
@@ -128,16 +129,41 @@ def _shapes(tensors: Sequence[Any]) -> list[Shape]:
     return [tuple(x.shape) for x in tensors]
 
 
+class _Argument(NamedTuple):
+    """What goes into a traced function: a tensor; or a variable, by the type and shape of its values."""
+
+    dtype: Any
+    shape: Any
+    of_values: tuple[Any, Any] | None
+
+
+def _argument(tensor: Any) -> _Argument:
+    data = handle_data_util.get_handle_data(tensor) if tensor.dtype == tf.resource else None
+    if data is None or not data.shape_and_type:
+        return _Argument(tensor.dtype, tensor.shape, None)
+    values = data.shape_and_type[0]
+    return _Argument(tensor.dtype, tensor.shape, (tf.as_dtype(values.dtype), tf.TensorShape(values.shape)))
+
+
 @functools.lru_cache(_FUNCTIONS_KEPT)
-def _cost_of_function(name: str, shapes: tuple[Any, ...]) -> float:
+def _cost_of_function(name: str, arguments: tuple[_Argument, ...]) -> float:
     definition = context.context().get_function_def(name)
-    graph = function_def_to_graph.function_def_to_graph(definition, list(shapes))
-    return sum(map(_cost_of_node, graph.get_operations()), 0.0)
+    shapes = [argument.shape for argument in arguments]
+    graph_def, _ = function_def_to_graph.function_def_to_graph_def(definition, shapes, include_library_functions=True)
+    with tf.Graph().as_default() as graph:
+        given = {}
+        for place, argument in zip(definition.signature.input_arg, arguments, strict=True):
+            given[f"{place.name}:0"] = tensor = tf.compat.v1.placeholder(argument.dtype, argument.shape)
+            if argument.of_values is not None:
+                dtype, shape = argument.of_values
+                handle_data_util.set_handle_data(tensor, handle_data_util.create_handle_data(shape, dtype))
+        tf.graph_util.import_graph_def(graph_def, given, name="")
+        return sum(map(_cost_of_node, graph.get_operations()), 0.0)
 
 
 def _cost_of_node(node: Any) -> float:
     if node.type in _CALLS:
-        return _cost_of_function(node.get_attr("f").name, tuple(x.shape for x in node.inputs))
+        return _cost_of_function(node.get_attr("f").name, tuple(map(_argument, node.inputs)))
     if node.type in _HOLDERS:
         return 0.0 if _is_free_inside(node.node_def) else math.nan
     attributes = {name: node.get_attr(name) for name in _ATTRIBUTES if name in node.node_def.attr}

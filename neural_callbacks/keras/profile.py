@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,7 +24,8 @@ from neural.session.statistics import FloatArray
 from neural_callbacks.keras.flops import FlopCounter
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator
 from neural_callbacks.keras.listening import listening
-from neural_callbacks.keras.memory import LayerMemory, MemoryReader
+from neural_callbacks.keras.liveness import Liveness
+from neural_callbacks.keras.memory import LayerMemory, MemoryReader, eager_tensors
 from neural_callbacks.keras.operations import is_free
 from neural_callbacks.keras.patches import tapped_tape
 from neural_callbacks.keras.rehearsal import effects, taken_back
@@ -90,7 +91,7 @@ class Profiler:
                     started = time.perf_counter()
                 with profile.in_place():
                     run(profile.step)
-                return profile.finish(catalog)
+                return NOTHING if PROFILE in recorder.switched_off else profile.finish(catalog)
         finally:
             self.seconds += time.perf_counter() - started
 
@@ -122,9 +123,11 @@ class _Profile:
         self._model = model
         self._recorder = recorder
         self._reader = MemoryReader()
-        self._trace = Trace(self._reader.read, tf.test.experimental.sync_devices if has_accelerator() else _no_wait)
+        self._trace = Trace(self._reader.read, tf.test.experimental.sync_devices if has_accelerator() else None)
         self._flops = FlopCounter()
         self._memory = LayerMemory()
+        self._liveness = Liveness()
+        self._results: list[Any] = []
         self._optimizers = optimizers
         self._tapes = 0
 
@@ -163,7 +166,10 @@ class _Profile:
         @functools.wraps(train_step)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             with self._phase(STEP):
-                return train_step(*args, **kwargs)
+                results = train_step(*args, **kwargs)
+            with self._recorder.contained(PROFILE):
+                self._results = eager_tensors(results)
+            return results
 
         return tapped
 
@@ -221,7 +227,7 @@ class _Profile:
         self._trace.leave(call, is_broken=is_broken)
         mark = self._trace.mark()
         if call.site is not None and not call.is_repeated and not is_broken:
-            self._flops.entered(call)
+            self._flops.entered(call.site.layer)
             self._memory.output(call.site.layer, outputs)
         self._trace.own_since(mark)
 
@@ -232,37 +238,37 @@ class _Profile:
 
     def operation(self, name: str, inputs: Sequence[Any], attributes: Sequence[Any], outputs: Sequence[Any]) -> None:
         """See `Listener`."""
-        running = self._trace.running
-        if running is None or is_free(name) or self._is_deaf():
+        started = time.perf_counter()
+        if self._is_deaf():
             return
         with self._recorder.contained(PROFILE):
-            mark = self._trace.mark()
-            add = self._flops.backward if self._trace.is_going_back else self._flops.forward
-            add(running, name, inputs, attributes, outputs)
-            self._trace.own_since(mark)
+            running = self._trace.running
+            if running is not None and not is_free(name):
+                operation = (name, inputs, attributes, outputs)
+                self._flops.add(running, self._liveness.count, operation, is_going_back=self._trace.is_going_back)
+            self._liveness.record(inputs, outputs)
+            self._trace.own_on_host_since(started)
 
-    def backward(self, name: str, number: int | None, run: Callable[[], Any], unneeded: Collection[int]) -> Any:
+    def backward(self, number: int | None, run: Callable[[], Any]) -> Any:
         """See `Listener`."""
-        way = gradients = None
+        way = None
         if not self._is_deaf():
             with self._recorder.contained(PROFILE):
-                way = self._trace.go_back(name, number)
-                self._flops.begin_gradients()
+                way = self._trace.go_back(number, self._liveness.count)
         try:
-            gradients = run()
+            return run()
         finally:
             if way is not None:
                 with self._recorder.contained(PROFILE):
-                    self._trace.went_back(way)
-                    self._flops.end_gradients(gradients, unneeded)
-        return gradients
+                    self._trace.went_back(way, self._liveness.count)
 
     def finish(self, catalog: Catalog) -> Profiles:
         """Return the matrices of `neural.session.frame.PROFILES` that this is about, and figures of the whole step."""
         rows, table = catalog.layer_rows(), catalog.table()
         height = len(table.layers)
-        trace, timing = self._trace.finish(rows, height)
-        flops, elsewhere = self._flops.finish(rows, height)
+        live = self._liveness.find(self._results)
+        trace, timing = self._trace.finish(live, rows, height)
+        flops, elsewhere = self._flops.finish(live, rows, height)
         owners = [
             (variable, parameter.layer) for variable, parameter in zip(catalog.variables, table.parameters, strict=True)
         ]
@@ -275,7 +281,3 @@ class _Profile:
         if elsewhere:
             figures["flops_between_layers"] = elsewhere
         return {"trace": trace, "timing": timing, "memory": memory, "flops": flops}, figures
-
-
-def _no_wait() -> None:
-    """The host has done what it was given."""

@@ -16,9 +16,6 @@ from neural_callbacks.resident import Reading
 
 CALLS, FORWARD_TIME, BACKWARD_TIME = range(len(PROFILES["timing"].columns))
 _UNREAD = Reading(np.nan, np.nan, np.nan)
-# The gradient by a variable that was read is that by the value read: this costs nothing, and the tape may come to it
-# long after it has left the layer.
-_NOTHING_TO_DO = frozenset({"ReadVariableOp"})
 
 
 @dataclass(slots=True, eq=False)
@@ -64,11 +61,12 @@ class WayBack:
 
     call: Call | None
     span: Span
-    is_work: bool
+    first_operation: int
+    next_operation: int = 0
 
 
 class Trace:
-    """Times one train step. `read` reads the memory; `wait` waits until a device has done what it was given.
+    """Times one train step. `read` reads the memory; `wait` waits until a device has done its work (None: no device).
 
     The taps say `enter` and `leave` around a layer's forward pass, `open` and `close` around the phases of the whole
     model, and `go_back` and `went_back` around what computes the gradients of one operation. A layer's backward span is
@@ -77,7 +75,7 @@ class Trace:
     trace leaves its own work out, and others tell of theirs with `own_since`.
     """
 
-    def __init__(self, read: Callable[[], Reading], wait: Callable[[], None]) -> None:
+    def __init__(self, read: Callable[[], Reading], wait: Callable[[], None] | None) -> None:
         self._read = read
         self._wait = wait
         self._calls: list[Call] = []
@@ -89,12 +87,18 @@ class Trace:
 
     def mark(self) -> float:
         """Return the time, once the device has done what came before."""
-        self._wait()
+        if self._wait is not None:
+            self._wait()
         return time.perf_counter()
 
     def own_since(self, mark: float) -> None:
         """Leave out of all spans what was done since `mark`, which `self.mark()` gave."""
         self._own.append((mark, self.mark()))
+
+    def own_on_host_since(self, mark: float) -> None:
+        """Leave out what the host alone did since `mark`, a time: where a device has work, that does not hold it up."""
+        if self._wait is None:
+            self._own.append((mark, time.perf_counter()))
 
     @property
     def running(self) -> Call | None:
@@ -148,34 +152,35 @@ class Trace:
             call.forward.reading = self._read()
         self.own_since(mark)
 
-    def go_back(self, name: str, number: int | None) -> WayBack:
-        """Begin to compute the gradients of an operation `name` that the call of a number ran."""
+    def go_back(self, number: int | None, operation: int) -> WayBack:
+        """Begin to compute the gradients of an operation that the call of a number ran; `operation` is the next."""
         entered = self.mark()
-        call = None if number is None or number >= len(self._calls) else self._calls[number]
-        way = WayBack(call, Span(call, BACKWARD, self.mark()), is_work=name not in _NOTHING_TO_DO)
+        call = None if number is None else self._calls[number]
+        way = WayBack(call, Span(call, BACKWARD, self.mark()), operation)
         self._own.append((entered, way.span.start))
         self._running.append(way)
         return way
 
-    def went_back(self, way: WayBack) -> None:
-        """End it."""
+    def went_back(self, way: WayBack, operation: int) -> None:
+        """End it; `operation` is the next."""
         way.span.end = mark = self.mark()
         way.span.reading = self._read()
+        way.next_operation = operation
         del self._running[self._running.index(way) :]
-        if way.is_work:
-            self._backward.append(way)
+        self._backward.append(way)
         self.own_since(mark)
 
-    def finish(self, rows: Mapping[int, int], height: int) -> tuple[FloatArray, FloatArray]:
+    def finish(self, live: Sequence[bool], rows: Mapping[int, int], height: int) -> tuple[FloatArray, FloatArray]:
         """Return the matrices `trace` (spans, 7) and `timing` (height, 3) of the step.
 
+        `live` says of each operation of the step whether it leads anywhere: a way back without such is left out.
         `rows` tells the row of each layer by its identity; others are left out, and so is what never ended. Times are
         in seconds. A span that holds others, as of a layer that calls layers, has theirs in its duration. In `timing`
         the time of what gradient checkpointing runs again is nobody's, and a layer that did not run, or not back, has
         NaN.
         """
         self._resolve()
-        ways_back = _ways_back(self._backward)
+        ways_back = _ways_back([way for way in self._backward if any(live[way.first_operation : way.next_operation])])
         of_layers = [*(call.forward for call in self._calls), *ways_back]
         spans = [span for span in self._phases if not np.isnan(span.end)]
         spans += [span for span in of_layers if not np.isnan(span.end) and _row(span, rows) is not None]
