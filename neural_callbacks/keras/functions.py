@@ -80,8 +80,12 @@ class TappedFunction:
         """Trace it for elements of `spec`, unless it runs eagerly."""
         started = time.perf_counter()
         if not self._is_eager:
-            self._function = tf.function(self._function)
-            self._graph = self._function.get_concrete_function(spec).graph
+            function = tf.function(self._function)
+            traced = function.get_concrete_function(spec)
+            self._graph = traced.graph
+            # The trace itself is called, where nothing but tensors is given: to find it takes longer than to call it.
+            is_plain = all(isinstance(part, tf.TensorSpec) for part in tf.nest.flatten(spec))
+            self._function = traced if is_plain else function
         self.seconds += time.perf_counter() - started
 
     def __call__(self, element: Any) -> tuple[Any, Taken, Mapping[str, Any]]:

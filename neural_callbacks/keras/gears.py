@@ -76,6 +76,7 @@ class Gears:
         self._built_for: tuple[Any, Any] | None = None
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
         self._specs = Specs()
+        self._counters: list[Any] = []
         self._tracing = 0.0
         self._alarms: Alarms
         self._profiler = Profiler(model, self._optimizers)
@@ -90,6 +91,7 @@ class Gears:
         disengage(self._model)
         self._watch = watch
         self._alarms = Alarms(watch)
+        self._has_accelerator = has_accelerator()
         if self._strategy.num_replicas_in_sync > 1:
             watch.recorder.notice(replicas.NO_PROFILE)
 
@@ -127,7 +129,8 @@ class Gears:
         self._tracing += 0.0 if function is None else function.take_seconds()
         rehearsing, preparing = self._profiler.take_seconds()
         own, self._tracing = own + rehearsing, self._tracing + preparing
-        self._watch.ended(depths, samples=samples, table=self._catalog.table(), own=own, tracing=self._tracing)
+        table = self._catalog.table() if samples else None
+        self._watch.ended(depths, samples=samples, table=table, own=own, tracing=self._tracing)
         return outputs
 
     def _measure(
@@ -173,7 +176,7 @@ class Gears:
             return self._outputs_after_a_failure(plain, step, iterations), None
         self._tell(function)
         binned = self._watch.is_binned(depth)
-        reading = measured if has_accelerator() else measure_arrays
+        reading = measured if self._has_accelerator else measure_arrays
         scalars = {**scalars, **figures}
         return outputs, Sample(step, time.time(), taken, function.keys, scalars, reading, binned, profiles)
 
@@ -189,8 +192,9 @@ class Gears:
             result = function(element)
         return result, found[0] if found else NOTHING
 
-    def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any]) -> Any:
-        if list(map(int, self._iterations())) == list(map(int, iterations)):
+    def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any] | None) -> Any:
+        now = self._iterations()
+        if now is not None and iterations is not None and list(map(int, now)) == list(map(int, iterations)):
             # Should the error have been the model's own, it comes again here, as without us.
             return plain()
         return self._outputs_of_a_lost_step(plain, step)
@@ -214,17 +218,18 @@ class Gears:
                 raise
             return self._outputs_after_a_failure(plain, step, iterations)
         self._alarms.add(Alarm(step, flags, function.keys, scalars))
-        samples += self._alarms.take(lag=LAG_ON_DEVICES if has_accelerator() else 0)
+        samples += self._alarms.take(lag=LAG_ON_DEVICES if self._has_accelerator else 0)
         return outputs
 
     def _tell(self, function: TappedFunction) -> None:
         for sentence in function.notices:
             self._watch.recorder.notice(sentence)
 
-    def _iterations(self) -> list[Any]:
-        """Return how often each optimizer was asked to step; a copy, on its device."""
-        # Not `iterations`, which counts those alone in which accumulated gradients are applied.
-        return [tf.identity(optimizer._iterations.value) for optimizer in self._optimizers()]  # noqa: SLF001
+    def _iterations(self) -> list[Any] | None:
+        """Return how often each optimizer was asked to step, a copy on its device; None where that cannot be known."""
+        with self._watch.recorder.contained(INSTRUMENTED):
+            return [_read(counter) for counter in self._counters]
+        return None
 
     def _may_run(self, *parts: str) -> bool:
         return self._watch.recorder.switched_off.isdisjoint(parts)
@@ -241,6 +246,8 @@ class Gears:
             if self._built_for is None or self._built_for[0] is not plain or self._built_for[1] != spec:
                 self._functions.clear()
                 self._built_for = plain, spec
+                # Not `iterations`, which counts those alone in which accumulated gradients are applied.
+                self._counters = [optimizer._iterations.value for optimizer in self._optimizers()]  # noqa: SLF001
             if kind not in self._functions:
                 if self._is_eager() and not all(layer.built for layer in _layers(self._model)):
                     return None  # this step makes the layers; the next sampled one is measured
@@ -257,7 +264,7 @@ class Gears:
             if is_fresh:
                 self._catalog = Catalog()
             subject = Subject(self._model, self._optimizers(), sites, self._catalog, self._watch.recorder)
-            function = self._tapped(partial(kind, subject), _FINISH[kind, has_accelerator()])
+            function = self._tapped(partial(kind, subject), _FINISH[kind, self._has_accelerator])
             function.trace(spec)
             self._tracing += function.take_seconds()
             if drawing := function.stateful_random():
@@ -279,9 +286,10 @@ class Gears:
         """Return what is to be iterated over, and the specification of one of its `replicas.elements`."""
         if (spec := replicas.spec_of_elements(iterator, self._strategy)) is not None:
             return iterator, spec
-        # Of train_on_batch, which has just this one; what is missing in it is None.
-        batch = tf.nest.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), next(iterator))
-        self._specs.meet(batch)
+        batch = next(iterator)  # of train_on_batch, which has just this one; what is missing in it is None
+        with self._watch.recorder.contained(INSTRUMENTED):
+            batch = tf.nest.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), batch)
+            self._specs.meet(batch)
         return iter([batch]), self._specs.spec
 
     def _optimizers(self) -> Sequence[Any]:
@@ -289,6 +297,13 @@ class Gears:
 
     def _is_eager(self) -> bool:
         return bool(self._model.run_eagerly)
+
+
+def _read(counter: Any) -> Any:
+    if isinstance(counter, tf.distribute.DistributedValues):
+        return tf.identity(counter)
+    # A reading by itself takes a fifth of the time of a tensor made of the variable.
+    return tf.raw_ops.ReadVariableOp(resource=counter.handle, dtype=counter.dtype)
 
 
 def _layers(model: Any) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from neural_callbacks.keras.functions import LookedAt, TappedFunction
-from neural_callbacks.keras.gears import Gears
+from neural_callbacks.keras.gears import INSTRUMENTED, Gears
 from neural_callbacks.keras.optimizers import optimizers_of
 from neural_callbacks.keras.replicas import Replica
 from neural_callbacks.keras.taps import Taken, TrainStep
@@ -52,7 +52,8 @@ class OwnStep(Gears):
 
     def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
         batch = next(iterator)
-        self._specs.meet(batch)
+        with self._watch.recorder.contained(INSTRUMENTED):
+            self._specs.meet(batch)
         return iter([batch]), self._specs.spec
 
     def _optimizers(self) -> Sequence[Any]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 # Keras' own, as another would not make the same collective calls; there is no public name for it.
 from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
+from neural_callbacks.keras.drawing import drawing
 from neural_callbacks.keras.statistics import measure
 
 _RECORDED = (tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -83,7 +84,7 @@ def elements(iterator: Any, strategy: Any) -> Any:
 
     Where other processes take part, it is `iterator` itself, each time, for `drawn`.
     """
-    return repeat(iterator) if _is_joint(iterator, strategy) else iterator
+    return repeat(iterator) if _is_joint(iterator, strategy) else drawing(iterator)
 
 
 def spec_of_elements(iterator: Any, strategy: Any) -> Any:
