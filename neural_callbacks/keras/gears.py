@@ -77,7 +77,8 @@ class Gears:
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
         self._specs = Specs()
         self._counters: list[Any] = []
-        self._tracing = 0.0
+        # The seconds of the present execution that tracing took, and that training took.
+        self._tracing = self._training = 0.0
         self._alarms: Alarms
         self._profiler = Profiler(model, self._optimizers)
 
@@ -108,7 +109,7 @@ class Gears:
     def _run(self, count: int, plain: Callable[..., Any], iterator: Any) -> Any:
         """Run the `count` steps of one execution of the train function, `plain`, each in the gear that it needs."""
         started = time.perf_counter()
-        self._tracing = 0.0
+        self._tracing = self._training = 0.0
         depths = self._watch.plan(count)
         samples: list[Frameable] = []
         kind = StepTaps if any(depths) else SentinelTaps if count == 1 and self._watch.has_sentinel else None
@@ -116,22 +117,29 @@ class Gears:
         if kind is not None:
             iterator, spec = self._with_spec(iterator)
             function = self._function(kind, plain, spec)
-        own = time.perf_counter() - started - self._tracing
         if function is None:
             depths = [Depth.NOTHING] * count
-            outputs = plain(iterator)
+            outputs = self._of_training(plain, iterator)
         elif kind is StepTaps:
             elements = replicas.elements(iterator, self._strategy)
             outputs, depths = self._measure(function, plain, elements, depths, samples)
         else:
-            element = next(replicas.elements(iterator, self._strategy))
+            element = self._of_training(next, replicas.elements(iterator, self._strategy))
             outputs = self._look(function, partial(replicas.run_plainly, plain, element), element, samples)
-        self._tracing += 0.0 if function is None else function.take_seconds()
-        rehearsing, preparing = self._profiler.take_seconds()
-        own, self._tracing = own + rehearsing, self._tracing + preparing
+        compiling = 0.0 if function is None else function.take_seconds()
+        preparing = self._profiler.take_preparing_seconds()
+        own = time.perf_counter() - started - self._training - self._tracing - preparing
         table = self._catalog.table() if samples else None
-        self._watch.ended(depths, samples=samples, table=table, own=own, tracing=self._tracing)
+        tracing = self._tracing + compiling + preparing
+        self._watch.ended(depths, samples=samples, table=table, own=own, tracing=tracing)
         return outputs
+
+    def _of_training(self, run: Callable[[Any], Any], element: Any) -> Any:
+        """Run what training would wait for without us too."""
+        started = time.perf_counter()
+        result = run(element)
+        self._training += time.perf_counter() - started
+        return result
 
     def _measure(
         self,
@@ -146,7 +154,7 @@ class Gears:
         done: list[Depth] = []
         for step, depth in enumerate(depths, self._watch.step):
             try:
-                element = next(elements)
+                element = self._of_training(next, elements)
             except StopIteration:
                 if not done:
                     raise
@@ -157,7 +165,7 @@ class Gears:
                 samples += [] if sample is None else [sample]
                 done.append(Depth.NOTHING if sample is None else depth)
             else:
-                outputs = replicas.run_plainly(plain, element)
+                outputs = self._of_training(partial(replicas.run_plainly, plain), element)
                 done.append(Depth.NOTHING)
         return outputs, done
 
@@ -183,13 +191,13 @@ class Gears:
     def _profiled(self, function: TappedFunction, element: Any, depth: Depth) -> tuple[Any, Profiles]:
         """Run the step; return what `function` gives out, and the step's profiles where its depth asks for these."""
         if depth < Depth.PROFILE or self._strategy.num_replicas_in_sync > 1:
-            return function(element), NOTHING
+            return self._of_training(function, element), NOTHING
         recorder = self._watch.recorder
         if not self._is_eager():
             profiles = self._profiler.rehearse(function, element, self._catalog, recorder)
-            return function(element), profiles
+            return self._of_training(function, element), profiles
         with self._profiler.looking(function, self._catalog, recorder) as found:
-            result = function(element)
+            result = self._of_training(function, element)
         return result, found[0] if found else NOTHING
 
     def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any] | None) -> Any:
@@ -210,7 +218,7 @@ class Gears:
         step = self._watch.step
         iterations = self._iterations()
         try:
-            outputs, flags, scalars = function(element)
+            outputs, flags, scalars = self._of_training(function, element)
         except Exception:
             if replicas.spans_processes(self._strategy):
                 raise

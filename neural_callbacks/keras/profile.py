@@ -44,14 +44,13 @@ _ALLOCATED, _PROCESS = (PROFILES["trace"].columns.index(name) for name in ("allo
 class Profiler:
     """Profiles the steps of one model.
 
-    `seconds` is what rehearsals took, and `preparing` what getting ready for them took: the first time that batches of
-    a shape come, the step is rehearsed once unmeasured, since TensorFlow looks up every kernel that it has not used.
+    The first time that batches of a shape come, the step is rehearsed once unmeasured, since TensorFlow looks up every
+    kernel that it has not used.
     Nothing here raises into training; a failure switches `PROFILE` off.
     """
 
     def __init__(self, model: Any, optimizers: Callable[[], Sequence[Any]]) -> None:
-        self.seconds = 0.0
-        self.preparing = 0.0
+        self._preparing_seconds = 0.0
         self._model = model
         self._optimizers = optimizers
         self._prepared: set[Any] = set()
@@ -80,20 +79,16 @@ class Profiler:
         started = time.perf_counter()
         profile = _Profile(self._model, self._optimizers(), recorder)
         run = functools.partial(tf.autograph.experimental.do_not_convert(function.plainly), batch)
-        try:
-            with taken_back(self._model, self._optimizers(), function.captured) as put_back:
-                kind = tuple(map(tf.type_spec_from_value, tf.nest.flatten(batch)))
-                if kind not in self._prepared:
-                    run(lambda step: step)
-                    put_back()
-                    self._prepared.add(kind)
-                    self.preparing += time.perf_counter() - started
-                    started = time.perf_counter()
-                with profile.in_place():
-                    run(profile.step)
-                return NOTHING if PROFILE in recorder.switched_off else profile.finish(catalog)
-        finally:
-            self.seconds += time.perf_counter() - started
+        with taken_back(self._model, self._optimizers(), function.captured) as put_back:
+            kind = tuple(map(tf.type_spec_from_value, tf.nest.flatten(batch)))
+            if kind not in self._prepared:
+                run(lambda step: step)
+                put_back()
+                self._prepared.add(kind)
+                self._preparing_seconds += time.perf_counter() - started
+            with profile.in_place():
+                run(profile.step)
+            return NOTHING if PROFILE in recorder.switched_off else profile.finish(catalog)
 
     @contextmanager
     def looking(self, function: TappedFunction, catalog: Catalog, recorder: Recorder) -> Iterator[list[Profiles]]:
@@ -109,10 +104,9 @@ class Profiler:
             with recorder.contained(PROFILE):
                 found.append(profile.finish(catalog))
 
-    def take_seconds(self) -> tuple[float, float]:
-        """Return `seconds` and `preparing`, and begin to count them anew."""
-        taken = self.seconds, self.preparing
-        self.seconds = self.preparing = 0.0
+    def take_preparing_seconds(self) -> float:
+        """Return what rehearsals that were not measured took since this was asked for."""
+        taken, self._preparing_seconds = self._preparing_seconds, 0.0
         return taken
 
 
