@@ -120,6 +120,10 @@ class Catalog:
             )
         )
 
+    def row_of(self, layer: Any) -> int | None:
+        """Return the row of a layer; None where it was not met so far."""
+        return self._layer_rows.get(id(layer))
+
     def parameter(self, variable: Any) -> int | None:
         """Return the row of a variable; None where it belongs to no layer met so far."""
         return self._parameter_rows.get(id(variable))

@@ -104,15 +104,16 @@ class StepProfile:
                 self._recorder.failed(PROFILE, error)
 
     def finish(
-        self, catalog: Catalog, rows: dict[Any, int], reached: set[Any]
+        self, catalog: Catalog, layers: Sequence[Any], reached: set[Any]
     ) -> tuple[dict[str, FloatArray], dict[str, float]]:
         """Return the profiles of the step's frame, and figures of the whole step; both are empty without a profile.
 
-        `rows` tells the row of each layer that ran, `reached` are those whose outputs a gradient reached.
+        `layers` are those which are measured, `reached` those of them whose outputs a gradient reached.
         """
         if self._profile is not None:
             with self._recorder.contained(PROFILE):
                 table = catalog.table()
+                rows = {layer: row for layer in layers if (row := catalog.row_of(layer)) is not None}
                 parameters = zip(catalog.variables, table.parameters, strict=True)
                 owners = {variable.value: parameter.layer for variable, parameter in parameters}
                 states = [_state(optimizer) for optimizer in optimizers_of(self._model)]

@@ -198,8 +198,9 @@ class Sample(TrainStep):
             self._parameters.weights([parameter for _, parameter in rest], ())
             self._finish_losses()
         self._profile.own_since(mark)
+        layers = [site.layer for site in self._sites]
         reached_layers = set(self._has_gradient.values())
-        self._profiles, self._figures = self._profile.finish(self._catalog, self._rows, reached_layers)
+        self._profiles, self._figures = self._profile.finish(self._catalog, layers, reached_layers)
         self._tell_what_is_missing()
         self._wall_time = time.time()
 

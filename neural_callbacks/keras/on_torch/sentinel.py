@@ -110,7 +110,8 @@ class LookedAt(TrainStep):
         self._sentinel.release()
 
     def _numbers(self, layers: Collection[nn.Module]) -> list[int]:
-        return [self._rows[layer] for layer in layers if layer in self._rows]
+        rows = map(self._catalog.row_of, layers)
+        return [row for row in rows if row is not None]
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,6 @@ class TrainStep:
         self._thread = threading.get_ident()
         self._batch_size: int | None = None
         self._inverse_scale: Tensor | None = None
-        self._rows: dict[Any, int] = {}  # of the layers that were called
         self._is_outside = False  # of what is compiled
         self._is_over = False
 
@@ -181,11 +180,10 @@ class TrainStep:
 
     def _row(self, site: Site, inputs: Any, outputs: Sequence[Tensor]) -> int:
         """Return the row of a layer; its shapes are those of the first call, with None where the batch is."""
-        row = self._rows.get(site.layer)
+        row = self._catalog.row_of(site.layer)
         if row is None:
             shapes = [self._described(tensor) for tensor in _tensors(inputs)]
             row = self._catalog.layer(site, shapes, [self._described(tensor) for tensor in outputs])
-            self._rows[site.layer] = row
         return row
 
     def _described(self, tensor: Tensor) -> Described:

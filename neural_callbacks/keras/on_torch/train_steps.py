@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import keras
+
 from neural_callbacks.keras.on_torch.profile import PROFILE
 from neural_callbacks.keras.on_torch.sample import Sample
 from neural_callbacks.keras.on_torch.sentinel import SENTINEL, LookedAt, sentinel_of
@@ -52,6 +54,7 @@ class TrainSteps:
         """See `Observer`."""
         disengage(self._model)
         self._watch = watch
+        self._sites = ()
         self._is_settled = self._is_alarmed = False
         self._profiler = Profiler(self._model)
         self._is_compiled = bool(self._model.jit_compile)
@@ -107,9 +110,16 @@ class TrainSteps:
         return Sample(*parts, step=self._watch.step, binned=binned, profile=profile)
 
     def _settle(self) -> None:
-        """Find the layers, once all of them are there."""
-        self._sites = find_sites(self._model)
-        self._is_settled = all(site.layer.built for site in self._sites)
+        """Find the layers, once all of them are there.
+
+        By then Keras has built what the model calls. A train step of the user's own may call others, and is given one
+        step to build them; what is not built even then is not used.
+        """
+        known, self._sites = self._sites, find_sites(self._model)
+        is_keras_own = type(self._model).train_step is keras.Model.train_step
+        is_built = all(site.layer.built for site in self._sites)
+        is_as_before = [site.layer for site in known] == [site.layer for site in self._sites]
+        self._is_settled = is_keras_own or is_built or is_as_before
         self._sentinel = sentinel_of(self._sites)
 
     def _profile(self) -> Profile | None:

@@ -42,7 +42,9 @@ train("data", with_value(np.inf, 5))
 # Within the model: the logarithm of 0 is minus infinity in step 6.
 train("layer", with_value(-1, 6), Logarithm())
 # On the way back alone: the square root of 0 has no finite slope.
-train("slope", with_value(0, 4), layers.Lambda(lambda x: keras.ops.sqrt(keras.ops.abs(x)), output_shape=(4,)))
+unchanged = layers.Lambda(lambda x: x * 1, output_shape=(4,))
+root = layers.Lambda(lambda x: keras.ops.sqrt(keras.ops.abs(x)), output_shape=(4,))
+train("slope", with_value(0, 4), unchanged, root)
 # In a step that is sampled.
 train("sampled", with_value(np.inf, 9))
 # A loss scaled until it overflows is no more than that.

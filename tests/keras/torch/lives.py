@@ -110,6 +110,46 @@ class ByTorch(keras.Sequential):
         return {"loss": loss.detach()}
 
 
+class Spare(keras.Model):
+    """Has a layer that it does not use; `own` is one that only a train step of its own uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = layers.Dense(1, name="used"), layers.Dense(2, name="spare")
+
+    def build(self, shape):
+        self.used.build(shape)
+
+    def call(self, inputs):
+        return self.used(inputs)
+
+
+class SpareByHand(Spare):
+    """Builds its own layer in the first train step."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = layers.Dense(1, name="own")
+        self.second = keras.optimizers.SGD(0.1)
+
+    def train_step(self, data):
+        x, y = data
+        loss = self.compute_loss(x, y, self(x) + self.own(x))
+        self.zero_grad()
+        loss.backward()
+        for optimizer, layer in ((self.optimizer, self.used), (self.second, self.own)):
+            optimizer.apply([each.value.grad for each in layer.trainable_variables], layer.trainable_variables)
+        return {"loss": loss.detach()}
+
+
+def spare(kind, *callbacks):
+    random.seed(1)
+    keras.backend.clear_session()
+    model = kind()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return fit(model, *callbacks)
+
+
 class Gan(keras.Model):
     """A generator and a discriminator, each with an optimizer."""
 
@@ -205,6 +245,8 @@ gc.collect()
 
 for kind in (ByHand, ByGrad, ByTorch):
     found[kind.__name__] = is_same(functools.partial(by, kind), kind.__name__)
+for kind in (Spare, SpareByHand):
+    found[kind.__name__] = is_same(functools.partial(spare, kind), kind.__name__)
 found["Gan"] = is_same(gan, "Gan")
 
 for owner, name in (

@@ -79,6 +79,18 @@ def test_a_train_step_of_the_users_own_is_looked_into(kind, missing, notices, li
     assert np.isfinite(reader.frame(0).scalars["loss"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "steps", "names"), [("Spare", [0, 2, 4], ["used"]), ("SpareByHand", [2, 4], ["used", "own"])]
+)
+def test_what_is_not_built_does_not_hold_up_the_rest(kind, steps, names, lived, found, session_at):
+    reader = session_at(lived / "runs" / kind)
+    assert found[kind]
+    assert reader.steps().tolist() == steps
+    assert [layer.own_name for layer in reader.layers().layers] == names
+    assert [parameter.name for parameter in reader.layers().parameters] == ["kernel", "bias"] * len(names)
+    assert not np.isnan(reader.matrix("updates", 2)).any()
+
+
 def test_of_two_optimizers_each_has_its_loss(lived, found, session_at):
     reader = session_at(lived / "runs" / "Gan")
     assert found["Gan"]
