@@ -71,8 +71,8 @@ def not_finite():
     x = X.copy()
     x[12:16, 1] = 0
     found = {}
-    for name, options in (("single", {}), ("several", {"steps_per_execution": 2})):
-        callback = NeuralDbgCallback("runs", name, every=100)
+    for name, every, options in (("single", 4, {}), ("several", 100, {"steps_per_execution": 2})):
+        callback = NeuralDbgCallback("runs", name, every=every)
         fit(network(Logarithm(), **options), callback, x=x)
         found[name] = told(callback.directory)
     return found
