@@ -28,11 +28,11 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
     many as cost `overhead_budget` of the training time (2 % where that is not given either), the first few always.
     `histograms=False` leaves those out. Measured are per layer the activations and their gradients, per parameter the
     gradients (as the optimizer gets them, freed of loss scaling), the weights before the step, and what the step
-    changed. On TensorFlow a measured step runs a function of its own, traced from the same train step with taps in it;
-    the first one pays for that, which is recorded apart. Times, memory and FLOPs by layer come, on the first measured
-    step and rarely after, from the same step run eagerly beside training, whose every change is taken back. On torch
-    the model's own step is measured as it runs, times, memory and FLOPs with it wherever it has histograms; of a step
-    that torch.compile compiled (`jit_compile=True`) the parameters alone.
+    changed. On TensorFlow and JAX a measured step runs a function of its own, traced from the same train step with taps
+    in it; the first one pays for that, which is recorded apart. On TensorFlow times, memory and FLOPs by layer come, on
+    the first measured step and rarely after, from the same step run eagerly beside training, whose every change is
+    taken back. On torch the model's own step is measured as it runs, times, memory and FLOPs with it wherever it has
+    histograms; of a step that torch.compile compiled (`jit_compile=True`) the parameters alone.
 
     With `sentinel`, also the steps between are looked at for the first loss, activation or gradient that is not finite,
     and such a step is recorded too, with the layers where that arose, in order. Without it they run the model's own
@@ -40,7 +40,7 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     `notices` are sentences that the session shows to whoever looks at it.
 
-    Training is the same with and without, to the last bit where TensorFlow is deterministic; what fails in here is
+    Training is the same with and without, to the last bit where the backend is deterministic; what fails in here is
     logged once and left off.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,9 +16,10 @@ from neural_callbacks.keras.on_jax.taps import State, TrainStep
 class TappedFunction:
     """A train step that also gives out what `taps`, made for a state, took: call it with a state and a batch.
 
-    `finish` is applied to the values taken. The state that it is given is free to be written over with the new one, as
-    in Keras' own function, where it `donates`. `notices` are those of the latest trace, or of the latest run where the
-    model runs eagerly. `seconds` is what tracing and compiling it took, for each shape of batches.
+    `finish` is applied to the values taken, outside of what is compiled. The state that it is given is free to be
+    written over with the new one, as in Keras' own function, where it `donates`. `notices` are those of the latest
+    trace, or of the latest run where the model runs eagerly. `seconds` is what tracing and compiling it took, for each
+    shape of batches.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class TappedFunction:
     def __call__(self, state: State, batch: Any) -> tuple[Any, State, Taken]:
         """Make the step; return its logs, the new state, and what was taken."""
         traces, started = self._traces, time.perf_counter()
-        result: tuple[Any, State, Taken] = self._function(state, batch)
+        logs, state, taken = self._function(state, batch)
+        taken = replace(taken, values=self._finish(taken.values))
         if self._is_compiled and self._traces != traces:
             self.seconds += time.perf_counter() - started
-        return result
+        return logs, state, taken
 
     def take_seconds(self) -> float:
         """Return `seconds`, and begin to count them anew."""
@@ -57,5 +60,4 @@ class TappedFunction:
             logs, state = self._model.train_step(state, batch)
         taps.conclude(state)
         self.notices = taps.notices
-        taken = taps.taken()
-        return logs, state, Taken(self._finish(taken.values), taken.losses, taken.keys)
+        return logs, state, taps.taken()

@@ -1,14 +1,18 @@
 """The statistics and histogram of arrays as JAX computes them, on a device with memory of its own.
 
-They are computed inside the train step, so that no tensor lives longer for being measured. JAX computes in float32
-unless a user asks for more, so moments are of values scaled by a power of two, which is exact, and are scaled back on
-the host: no square overflows or vanishes. A device sums by parts, which keeps float32's digits in large sums.
+They are computed after the train step, by functions that are compiled once for each shape: inside the step XLA would
+compile them anew for each tensor, which takes several times as long as the model's own step.
+
+JAX computes in float32 unless a user asks for more, so moments are of values scaled by a power of two, which is exact,
+and are scaled back on the host: no square overflows or vanishes. A device sums by parts, which keeps float32's digits
+in large sums.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -27,34 +31,42 @@ _EXPONENT, _DIGITS = 0x7F800000, 23
 _WIDE_EXPONENT, _WIDE_DIGITS, _WIDE_BIAS = 0x7FF << 52, 52, 1023
 _NEGATIVE, _INFINITY_CODE = 256, 255
 
-# Of n tensors: counts (n, 5 + 514) of int32, and moments (n, 6): scale, min, max, and by the scale mean, std and l2.
-Measurements = tuple[Any, Any]
+
+@dataclass(frozen=True)
+class Measurements:
+    """The measurements of n tensors, on the device.
+
+    `groups` are those of tensors measured together: counts (k, 5 + 514) of int32, and moments (k, 6): a scale, min, max
+    and, by the scale, mean, std and l2. `order` (n,) leads from the groups' rows to the tensors.
+    """
+
+    groups: Sequence[tuple[Any, Any]]
+    order: IntArray
 
 
 def measure(tensors: Sequence[Any]) -> Measurements:
-    """Return the measurements of floating tensors of any shapes, for `measured` to read on the host."""
-    if not tensors:
-        return jnp.zeros((0, _COUNTED + histogram.BINS), jnp.int32), jnp.zeros((0, 6))
+    """Return the measurements of floating tensors of any shapes, without waiting for the device."""
     together: dict[Hashable, list[int]] = defaultdict(list)
     for number, tensor in enumerate(tensors):
         key = ("alone", number) if tensor.size > _STACKABLE else (tensor.size, tensor.dtype == jnp.float64)
         together[key].append(number)
     groups = [_measured([tensors[number] for number in numbers]) for numbers in together.values()]
     order = np.argsort([number for numbers in together.values() for number in numbers])
-    counts, moments = (jnp.concatenate(part)[order] for part in zip(*groups, strict=True))
-    return counts, moments
+    return Measurements(groups, order)
 
 
 def measured(measurements: Measurements, *, binned: bool) -> tuple[FloatArray, IntArray | None]:
-    """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of the measurements of n tensors."""
-    counts = np.asarray(measurements[0], np.int64)
-    scale, least, greatest, mean, std, l2 = np.asarray(measurements[1], np.float64).T
+    """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of n tensors; waits for the device."""
+    counts, moments = np.zeros((0, _COUNTED + histogram.BINS), np.int64), np.zeros((0, 6))
+    if measurements.groups:
+        counts, moments = (np.concatenate(part)[measurements.order] for part in zip(*measurements.groups, strict=True))
+    scale, least, greatest, mean, std, l2 = moments.astype(np.float64).T
     rows = np.column_stack([counts[:, :_COUNTED], least, greatest, mean * scale, std * scale, l2 * scale])
-    return rows, counts[:, _COUNTED:] if binned else None
+    return rows, counts[:, _COUNTED:].astype(np.int64) if binned else None
 
 
-def _measured(tensors: Sequence[Any]) -> Measurements:
-    """Return the measurements of k tensors of one size."""
+def _of_one_size(tensors: Sequence[Any]) -> tuple[Any, Any]:
+    """Return the counts and moments of k tensors of one size."""
     flat = [tensor.reshape(-1) for tensor in tensors]
     x = jnp.stack([values if values.dtype == jnp.float64 else values.astype(jnp.float32) for values in flat])
     if not x.size:
@@ -77,6 +89,9 @@ def _measured(tensors: Sequence[Any]) -> Measurements:
     counted = [jnp.ones_like(x, bool), jnp.isnan(x), jnp.isposinf(x), jnp.isneginf(x), _is_zero(x)]
     first = jnp.stack([column.sum(1, dtype=jnp.int32) for column in counted], 1)
     return jnp.concatenate([first, _counts(x[:, :: histogram.stride(x.shape[1])])], 1), moments
+
+
+_measured = jax.jit(_of_one_size)
 
 
 def _bits(x: Any) -> Any:

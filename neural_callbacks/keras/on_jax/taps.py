@@ -279,6 +279,8 @@ class StepTaps(TrainStep):
             self._add("weights", row, before[id(variable)])
             if row in self._trained:
                 self._add("updates", row, _difference(after[id(variable)], before[id(variable)]))
+        if TAPS in self._recorder.switched_off:
+            return  # what is missing then has another reason
         measured = {key for keys in self._keys for key in keys}
         without = [name for row, name in self._names.items() if ("activation_gradients", row) not in measured]
         if without:

@@ -17,7 +17,7 @@ def main():
     jax.config.update("jax_enable_x64", dtype.itemsize > np.dtype(np.float32).itemsize)
     with np.load("arrays.npz") as given, np.errstate(over="ignore", invalid="ignore"):
         arrays = [jnp.asarray(given[name].astype(dtype)) for name in given]
-    rows, codes = measured(jax.jit(measure)(arrays), binned=True)
+    rows, codes = measured(measure(arrays), binned=True)
     counts = np.array([counts_from_codes(row) for row in codes]).reshape(len(rows), BINS)
     none = [part.shape for part in measured(measure([]), binned=True)]
     np.savez("measured.npz", rows=rows, counts=counts)

@@ -37,6 +37,10 @@ EXPECTED = {
         ["dense_2", "dense", "dense_1"],
         [INSIDE.format("dense")],
     ),
+    **{
+        f"within_{transformation}": (["dense_2", "within/dense", "dense_1"], [INSIDE.format("within/dense")])
+        for transformation in ("jit", "vmap", "grad")
+    },
     "several_steps_per_execution": (["dense_1", "dense"], []),
     "eager": (["dense_1", "dense"], []),
 }
@@ -47,7 +51,8 @@ PROCESSES = [
     ("functional", "subclassed"),
     ("recurrent", "mixed_precision"),
     ("attention", "eager"),
-    ("checkpointed",),
+    ("checkpointed", "within_jit"),
+    ("within_vmap", "within_grad"),
 ]
 
 
@@ -56,6 +61,12 @@ def test_training_is_the_same_to_the_last_bit(models, on_jax):
     assert on_jax("train_twice.py", *models) == {
         model: [True, [0, 2, 4], layers, notices] for model, (layers, notices) in EXPECTED.items() if model in models
     }
+
+
+def test_training_goes_on_where_nothing_can_pass_an_output_on(on_jax):
+    is_same, steps, _, notices = on_jax("train_twice.py", "within_jvp")["within_jvp"]
+    assert (is_same, steps) == (True, [0])
+    assert notices[0].startswith("NeuralDbg switched the taps in the train step off after an error, training goes on")
 
 
 def test_a_tap_that_disturbs_is_found(on_jax):

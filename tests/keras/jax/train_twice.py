@@ -4,6 +4,7 @@ import json
 import random
 import sys
 
+import jax
 import keras
 import numpy as np
 from keras import layers
@@ -106,6 +107,41 @@ def checkpointed():
     with keras.RematScope(mode="full"):
         hidden = layers.Dense(4, activation="tanh")
     return dense(hidden, layers.Dense(3, activation="softmax"))
+
+
+class Within(layers.Layer):
+    """Calls its layer inside of something that JAX transforms by itself."""
+
+    def __init__(self, transformed):
+        super().__init__()
+        self.inner = layers.Dense(4, activation="tanh")
+        self.transformed = transformed
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        is_symbolic = isinstance(inputs, keras.KerasTensor)
+        return self.inner(inputs) if is_symbolic else self.transformed(self.inner, inputs)
+
+
+def within_jit():
+    return dense(Within(lambda layer, x: jax.jit(lambda x: layer(x))(x)), layers.Dense(3, activation="softmax"))  # noqa: PLW0108 - jit would take the layer for its function
+
+
+def within_vmap():
+    rows = Within(lambda layer, x: jax.vmap(lambda row: layer(row[None])[0])(x))
+    return dense(rows, layers.Dense(3, activation="softmax"))
+
+
+def within_grad():
+    penalty = Within(lambda layer, x: jax.grad(lambda x: layer(x).sum())(x))
+    return dense(penalty, layers.Dense(3, activation="softmax"))
+
+
+def within_jvp():
+    tangent = Within(lambda layer, x: jax.jvp(layer, (x,), (x,))[1])
+    return dense(tangent, layers.Dense(3, activation="softmax"))
 
 
 def several_steps_per_execution():
