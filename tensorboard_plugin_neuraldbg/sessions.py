@@ -95,6 +95,7 @@ class Session:
                 "overhead": self._overhead(),
                 "rank": info.rank if info else 0,
                 "world_size": info.world_size if info else 1,
+                "profiled": info.profiled if info else "in training",
                 "notices": info.notices if info else (),
                 "problems": problems,
                 "ended_because": info.ended_because if info else "",

@@ -38,7 +38,7 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
     counts = np.empty((len(tensors), histogram.BINS), np.int64) if binned else None
     with np.errstate(all="ignore"):  # what overflows here is found, and done the thorough way
         for number, tensor in enumerate(tensors):
-            values = _flat(tensor)
+            values = host_array(tensor).reshape(-1)
             is_wide = values.dtype == np.float64
             rows[number] = _thorough_row(values) if is_wide else _row(values)
             if counts is not None:
@@ -47,11 +47,11 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
     return rows, counts
 
 
-def _flat(tensor: Any) -> NDArray[Any]:
+def host_array(tensor: Any) -> NDArray[Any]:
+    """Return the values of a floating tensor in the host's memory, as float32 or float64."""
     # A tensor's own numpy() copies; its buffer is read where it lies, except for types that a buffer cannot name.
     half = tensor.dtype.size < np.dtype(np.float32).itemsize
-    values = tensor.numpy().astype(np.float32) if half else np.asarray(memoryview(tensor))
-    return values.reshape(-1)
+    return tensor.numpy().astype(np.float32) if half else np.asarray(memoryview(tensor))
 
 
 def _row(x: Float32Array) -> FloatArray:

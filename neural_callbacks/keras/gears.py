@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras.activity import ON_A_DEVICE, squashed_layers
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator
 from neural_callbacks.keras.profile import NOTHING, Profiler, Profiles
 from neural_callbacks.keras.samples import Sample
@@ -150,8 +151,11 @@ class Gears:
             return self._outputs_after_a_failure(plain, batch, step, iterations), None
         self._tell(function)
         binned = self._watch.is_binned(depth)
-        sample = Sample(step, time.time(), taken, function.keys, {**scalars, **figures}, binned, profiles)
-        return outputs, sample
+        scalars = {**scalars, **figures}
+        if not isinstance(taken, list):
+            self._watch.recorder.notice(ON_A_DEVICE)
+        squashed = squashed_layers(self._catalog.layers)
+        return outputs, Sample(step, time.time(), taken, function.keys, scalars, binned, profiles, squashed)
 
     def _profiled(self, function: TappedFunction, batch: Any, depth: Depth) -> tuple[Any, Profiles]:
         """Run the step; return what `function` gives out, and the step's profiles where its depth asks for these."""

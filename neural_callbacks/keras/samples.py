@@ -12,6 +12,7 @@ from neural.session.layers import LayerTable
 from neural.session.statistics import FloatArray
 from neural_callbacks import anomalies
 from neural_callbacks.gathering import figures_of, gather
+from neural_callbacks.keras.activity import Squashing, look
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.statistics import split
 
@@ -24,7 +25,8 @@ class Sample:
 
     `taken` are n tensors of the step; or their measurements, (n, 524), where the step itself took these. `keys[i]`
     lists the kinds and rows that number i stands for. `scalars` are the step's own figures, scalar tensors. `wall_time`
-    is in seconds since the epoch. `profiles` are those of the frame.
+    is in seconds since the epoch. `profiles` are those of the frame, to which the activity of the layers is added;
+    `squashed` tells those whose outputs are kept within bounds.
     """
 
     step: int
@@ -34,11 +36,14 @@ class Sample:
     scalars: Mapping[str, Any]
     binned: bool = True
     profiles: Mapping[str, FloatArray] = field(default_factory=dict)
+    squashed: Mapping[int, Squashing] = field(default_factory=dict)
 
     def frame(self, table: LayerTable) -> Frame:
         """Return the frame, its rows numbered as in `table`; waits for the step to end."""
+        profiles = dict(self.profiles)
         if isinstance(self.taken, list):
             rows, counts = measure_arrays(self.taken, binned=self.binned)
+            profiles |= look(self.taken, rows, self.keys, self.squashed, len(table.layers))
         else:
             rows, counts = split(self.taken.numpy())
         entries = [key for keys in self.keys for key in keys]
@@ -49,6 +54,4 @@ class Sample:
         scalars = {name: float(value) for name, value in self.scalars.items()}
         losses = [value for name, value in scalars.items() if name == "loss" or name.startswith("loss_")]
         found = anomalies.find(entries, rows[numbers], table, loss_is_finite=all(map(math.isfinite, losses)))
-        return Frame(
-            self.step, self.wall_time, matrices, histograms, scalars | figures_of(matrices), self.profiles, found
-        )
+        return Frame(self.step, self.wall_time, matrices, histograms, scalars | figures_of(matrices), profiles, found)

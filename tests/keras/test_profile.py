@@ -61,6 +61,7 @@ def test_every_layer_has_a_span_forward_and_backward_inside_those_of_the_model(e
     assert np.isnan(trace[:, 4:6]).all()  # TensorFlow counts nothing on the CPU
     assert (trace[:, 6] > 2**20).all()
     assert reader.frame(0).scalars["memory_peak"] == trace[:, 6].max()
+    assert reader.info().profiled == ("in training" if eager else "apart")
 
 
 def test_what_training_does_not_go_back_through_has_no_time_backward(tmp_path, read):
