@@ -30,7 +30,8 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
     gradients (as the optimizer gets them, freed of loss scaling), the weights before the step, and what the step
     changed. On TensorFlow a measured step runs a function of its own, traced from the same train step with taps in it;
     the first one pays for that, which is recorded apart. Times, memory and FLOPs by layer come, on the first measured
-    step and rarely after, from the same step run eagerly beside training, whose every change is taken back.
+    step and rarely after, from the same step run eagerly beside training, whose every change is taken back. As it does
+    for tracing, the Python code of a custom train step runs once more for that.
 
     With `sentinel`, also the steps between are looked at for the first loss, activation or gradient that is not finite,
     and such a step is recorded too, with the layers where that arose, in order. Without it they run the model's own
