@@ -162,6 +162,7 @@ class Gears:
         if depth < Depth.PROFILE:
             return function(batch), NOTHING
         recorder = self._watch.recorder
+        self._watch.settle()
         if not self._model.run_eagerly:
             profiles = self._profiler.rehearse(function, batch, self._catalog, recorder)
             return function(batch), profiles
