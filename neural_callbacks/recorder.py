@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from neural.session.frame import Frame
-from neural.session.info import SessionInfo
+from neural.session.info import Profiled, SessionInfo
 from neural.session.layers import LayerTable
 from neural.session.rank_folders import has_events, rank_folder
 from neural.session.reader import SESSION_FOLDER
@@ -43,7 +43,7 @@ class Recorder:
     module `ranks` says how all of them find the same run.
 
     `model` is the model's name, `framework` its framework with the version; `every`, `steps` and `overhead_budget` say
-    which steps are sampled, as in `SessionInfo`.
+    which steps are sampled and `profiled` how profiles are taken, as in `SessionInfo`.
     Without a `run_name` the run is called `MODEL-YYYYmmdd-HHMMSS`; a name that already holds a session gets -2, -3, ...
     appended. Nothing here raises into training: what fails is logged once, kept as a notice, and left off.
 
@@ -62,6 +62,7 @@ class Recorder:
         steps: tuple[int, ...] | None = None,
         overhead_budget: float | None = None,
         notices: Sequence[str] = (),
+        profiled: Profiled = "in training",
     ) -> None:
         started = time.time()
         wanted = checked_run_name(run_name) if run_name is not None else _run_name(model, started)
@@ -81,6 +82,7 @@ class Recorder:
             overhead_budget=overhead_budget,
             rank=rank.number,
             world_size=rank.world_size,
+            profiled=profiled,
         )
         self._step = 0
         self._process = os.getpid()

@@ -97,6 +97,7 @@ class Session:
                 "tracing_seconds": self._newest("tracing_seconds"),
                 "rank": info.rank if info else 0,
                 "world_size": info.world_size if info else 1,
+                "profiled": info.profiled if info else "in training",
                 "notices": info.notices if info else (),
                 "problems": problems,
                 "ended_because": info.ended_because if info else "",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 Status = Literal["running", "finished", "failed"]
+Profiled = Literal["in training", "apart"]
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,11 @@ class SessionInfo:
 
     `started` is in seconds since the epoch. Which steps were sampled: every `every`-th, those in `steps`, or as many as
     `overhead_budget` allows, a share of the training time; the other two are None. `rank` is this process' number
-    among the `world_size` of a distributed job. `notices` are sentences for
-    whoever looks at the session, such as what could not be recorded and why. `ended_because` is empty until the
-    session ended by an error.
+    among the `world_size` of a distributed job. `profiled` says which step times, memory and FLOPs are of: the very one
+    that trained ("in training"), or the same step run once more, uncompiled, on the same batch and taken back
+    ("apart").
+    `notices` are sentences for whoever looks at the session, such as what could not be recorded and why.
+    `ended_because` is empty until the session ended by an error.
     """
 
     model: str
@@ -31,6 +34,7 @@ class SessionInfo:
     steps: tuple[int, ...] | None = None
     rank: int = 0
     world_size: int = 1
+    profiled: Profiled = "in training"
 
     def to_json(self) -> str:
         """Return the JSON that a session keeps."""
@@ -53,4 +57,6 @@ class SessionInfo:
             raise ValueError(f"The session's record of itself is not one: {error!r}.") from error
         if info.status not in get_args(Status):
             raise ValueError(f"The session's status is {info.status!r}; known are {', '.join(get_args(Status))}.")
+        if info.profiled not in get_args(Profiled):
+            raise ValueError(f"The session's profiled is {info.profiled!r}; known are {', '.join(get_args(Profiled))}.")
         return info

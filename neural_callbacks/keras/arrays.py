@@ -48,7 +48,7 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
     waiting = 0
     with np.errstate(all="ignore"):  # what is not finite is found, and done the thorough way
         for number, tensor in enumerate(tensors):
-            values = _flat(tensor)
+            values = host_array(tensor).reshape(-1)
             is_wide = values.dtype == np.float64
             if is_wide or not values.size:
                 rows[number] = _thorough_row(values)
@@ -68,13 +68,13 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
     return rows, counts
 
 
-def _flat(tensor: Any) -> NDArray[Any]:
+def host_array(tensor: Any) -> NDArray[Any]:
+    """Return the values of a floating tensor in the host's memory, TensorFlow's or numpy's, as float32 or float64."""
     if isinstance(tensor, np.ndarray):
-        return (tensor.astype(np.float32) if tensor.itemsize < _SINGLE else tensor).reshape(-1)
+        return tensor.astype(np.float32) if tensor.itemsize < _SINGLE else tensor
     # A tensor's own numpy() copies; its buffer is read where it lies, except for types that a buffer cannot name.
     half = tensor.dtype.size < _SINGLE
-    values = tensor.numpy().astype(np.float32) if half else np.asarray(memoryview(tensor))
-    return values.reshape(-1)
+    return tensor.numpy().astype(np.float32) if half else np.asarray(memoryview(tensor))
 
 
 def _rows_together(tensors: Sequence[Float32Array]) -> FloatArray:

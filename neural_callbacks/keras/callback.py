@@ -31,8 +31,9 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
     changed. On TensorFlow and JAX a measured step runs a function of its own, traced from the same train step with taps
     in it; the first one pays for that, which is recorded apart. On TensorFlow times, memory and FLOPs by layer come, on
     the first measured step and rarely after, from the same step run eagerly beside training, whose every change is
-    taken back. On torch the model's own step is measured as it runs, times, memory and FLOPs with it wherever it has
-    histograms; of a step that torch.compile compiled (`jit_compile=True`) the parameters alone.
+    taken back; as it does for tracing, the Python code of a custom train step runs once more for that. On torch the
+    model's own step is measured as it runs, times, memory and FLOPs with it wherever it has histograms; of a step that
+    torch.compile compiled (`jit_compile=True`) the parameters alone.
 
     With `sentinel`, also the steps between are looked at for the first loss, activation or gradient that is not finite,
     and such a step is recorded too, with the layers where that arose, in order. Without it they run the model's own

@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from neural_callbacks.keras import replicas
+from neural_callbacks.keras.activity import ON_A_DEVICE, squashed_layers
 from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
@@ -93,6 +94,8 @@ class Gears:
         self._watch = watch
         self._alarms = Alarms(watch)
         self._has_accelerator = has_accelerator()
+        if self._has_accelerator:
+            watch.recorder.notice(ON_A_DEVICE)
         if self._strategy.num_replicas_in_sync > 1:
             watch.recorder.notice(replicas.NO_PROFILE)
 
@@ -185,14 +188,16 @@ class Gears:
         self._tell(function)
         binned = self._watch.is_binned(depth)
         reading = measured if self._has_accelerator else measure_arrays
+        squashed = None if self._has_accelerator else squashed_layers(self._catalog.layers)
         scalars = {**scalars, **figures}
-        return outputs, Sample(step, time.time(), taken, function.keys, scalars, reading, binned, profiles)
+        return outputs, Sample(step, time.time(), taken, function.keys, scalars, reading, binned, profiles, squashed)
 
     def _profiled(self, function: TappedFunction, element: Any, depth: Depth) -> tuple[Any, Profiles]:
         """Run the step; return what `function` gives out, and the step's profiles where its depth asks for these."""
         if depth < Depth.PROFILE or self._strategy.num_replicas_in_sync > 1:
             return self._of_training(function, element), NOTHING
         recorder = self._watch.recorder
+        self._watch.settle()
         if not self._is_eager():
             profiles = self._profiler.rehearse(function, element, self._catalog, recorder)
             return self._of_training(function, element), profiles

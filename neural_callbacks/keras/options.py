@@ -68,5 +68,6 @@ class Options:
             steps=schedule.steps,
             overhead_budget=schedule.overhead_budget,
             notices=self.notices,
+            profiled="apart" if profiles_apart and not model.run_eagerly else "in training",
         )
         return Watch(recorder, schedule, step=step, histograms=self.histograms, sentinel=self.sentinel)

@@ -258,7 +258,7 @@ class _Profile:
 
     def finish(self, catalog: Catalog) -> Profiles:
         """Return the matrices of `neural.session.frame.PROFILES` that this is about, and figures of the whole step."""
-        rows, table = catalog.layer_rows(), catalog.table()
+        rows, table = {id(layer): row for row, layer in enumerate(catalog.layers)}, catalog.table()
         height = len(table.layers)
         live = self._liveness.find(self._results)
         trace, timing = self._trace.finish(live, rows, height)

@@ -13,6 +13,7 @@ from neural.session.layers import LayerTable
 from neural.session.statistics import FloatArray
 from neural_callbacks import anomalies
 from neural_callbacks.gathering import figures_of, gather
+from neural_callbacks.keras.activity import Squashing, look
 
 Keys = tuple[tuple[tuple[str, int], ...], ...]
 
@@ -24,7 +25,8 @@ class Sample:
     `taken` are n tensors of the step, or what the step itself measured of them; `reading(taken, binned=...)` makes of
     that rows (n, 10) and counts by code (n, 514), None where these are not asked for, and waits for the step to end.
     `keys[i]` lists the kinds and rows that number i stands for. `scalars` are the step's own figures, scalar tensors.
-    `wall_time` is in seconds since the epoch. `profiles` are those of the frame.
+    `wall_time` is in seconds since the epoch. `profiles` are those of the frame, to which the activity of the layers is
+    added; `squashed` tells those whose outputs are kept within bounds, None where outputs are not in the host's memory.
     """
 
     step: int
@@ -35,10 +37,14 @@ class Sample:
     reading: Callable[..., tuple[FloatArray, IntArray | None]]
     binned: bool = True
     profiles: Mapping[str, FloatArray] = field(default_factory=dict)
+    squashed: Mapping[int, Squashing] | None = None
 
     def frame(self, table: LayerTable) -> Frame:
         """Return the frame, its rows numbered as in `table`; waits for the step to end."""
         rows, counts = self.reading(self.taken, binned=self.binned)
+        profiles = dict(self.profiles)
+        if self.squashed is not None:
+            profiles |= look(self.taken, rows, self.keys, self.squashed, len(table.layers))
         entries = [key for keys in self.keys for key in keys]
         numbers = [number for number, keys in enumerate(self.keys) for _ in keys]
         heights = {"layers": len(table.layers), "parameters": len(table.parameters)}
@@ -47,6 +53,4 @@ class Sample:
         scalars = {name: float(value) for name, value in self.scalars.items()}
         losses = [value for name, value in scalars.items() if name == "loss" or name.startswith("loss_")]
         found = anomalies.find(entries, rows[numbers], table, loss_is_finite=all(map(math.isfinite, losses)))
-        return Frame(
-            self.step, self.wall_time, matrices, histograms, scalars | figures_of(matrices), self.profiles, found
-        )
+        return Frame(self.step, self.wall_time, matrices, histograms, scalars | figures_of(matrices), profiles, found)

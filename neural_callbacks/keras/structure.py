@@ -128,9 +128,10 @@ class Catalog:
         """Return the row of a variable; None where it belongs to no layer met so far."""
         return self._parameter_rows.get(id(variable))
 
-    def layer_rows(self) -> dict[int, int]:
-        """Return the row of each layer that has one, by its identity."""
-        return dict(self._layer_rows)
+    @property
+    def layers(self) -> list[Any]:
+        """The layers that have a row, in its order."""
+        return [site.layer for site, _ in self._layers]
 
     def table(self) -> LayerTable:
         """Return the table of all that has a number."""

@@ -152,9 +152,13 @@ class Watch:
         """
         if not samples or FRAMES in self.recorder.switched_off:
             return
+        self.settle()
+        self._latest = self._thread.submit(self._record, samples, table, self._figures(), self._sound)
+
+    def settle(self) -> None:
+        """Wait until the frames of what was taken are made, which would slow down what is timed in this thread."""
         if self._latest is not None:
             self._latest.result()
-        self._latest = self._thread.submit(self._record, samples, table, self._figures(), self._sound)
 
     def _figures(self) -> dict[str, float]:
         known = {

@@ -1,28 +1,21 @@
-"""Activity: which units of a layer gave out nothing in a step, and how many values lie near their bounds."""
+"""The activity of modules: which units gave out nothing in a step, and how many values lie near their bounds."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neural.session import statistics
-from neural.session.frame import PROFILES
 from neural.session.statistics import FloatArray
+from neural_callbacks import activity
+from neural_callbacks.activity import BATCH_AND_UNITS, NEAR, is_rectified
 from neural_callbacks.pytorch.statistics import Row
 
 # Where the row of an output stands, as whoever measures it says.
 Place = Any
-
-# A value is saturated where 95 % of the way from the middle of its range to a bound lie behind it; of a softmax, where
-# one class has 95 % of the whole. The limit of 0.95 is that of Rakitianskaia and Engelbrecht (2015) for tanh.
-NEAR = 0.95
-_BATCH_AND_UNITS = 2
 
 # Modules whose outputs of three axes have their units on axis 1, and those that have them on the last.
 _CHANNELS_FIRST = (
@@ -40,12 +33,7 @@ _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.Multihea
 def squashing(module: nn.Module) -> str:
     """Return "tanh", "sigmoid" or "softmax" where the layer's outputs come from that function, else ""."""
     given = vars(module).get("activation")
-    return _squashing(given if isinstance(given, str) else type(module).__name__)
-
-
-@functools.cache
-def _squashing(name: str) -> str:
-    return name.lower() if name.lower() in {"tanh", "sigmoid", "softmax"} else ""
+    return activity.squashing(given if isinstance(given, str) else type(module).__name__)
 
 
 def _saturated(function: str, classes: int, output: Tensor) -> tuple[int, Tensor]:
@@ -70,8 +58,7 @@ class Activity:
     """Looks at the outputs of one step, on their own devices.
 
     A unit is an index of axis 1 of an output, or of its last axis where that has three and comes from layers that have
-    their features there. It was silent in a step where none of its values was above zero, over the batch and all
-    calls. Judged are outputs that are nowhere negative and somewhere zero, as those of ReLU and what follows it.
+    their features there.
     """
 
     _quiet: list[_Quiet] = field(default_factory=list)
@@ -85,7 +72,7 @@ class Activity:
         elif isinstance(module, _CHANNELS_FIRST):
             self._is_last = False
         axes = output.dim()
-        units = axes - 1 if self._is_last and axes == _BATCH_AND_UNITS + 1 else 1
+        units = axes - 1 if self._is_last and axes == BATCH_AND_UNITS + 1 else 1
         given = getattr(module, "dim", None)
         classes = given if isinstance(given, int) else min(1, axes - 1)
         self.take(output, place, row, squashing=squashing(module), units=units, classes=classes)
@@ -100,7 +87,7 @@ class Activity:
             return
         if squashing:
             self._bounded.append((place, *_saturated(squashing, classes, output)))
-        elif output.dim() >= _BATCH_AND_UNITS and (row is None or _is_rectified(row)):
+        elif output.dim() >= BATCH_AND_UNITS and (row is None or is_rectified(row)):
             others = [number for number in range(output.dim()) if number != units % output.dim()]
             self._quiet.append(_Quiet(place, output.amax(others)))
 
@@ -111,27 +98,13 @@ class Activity:
 
         `row_at` gives the row at a place, `number` that of its layer in the layer table, None where it does not count.
         """
-        largest: dict[int, FloatArray] = {}
+        found = activity.Activity()
         for quiet in self._quiet:
             layer = number(quiet.place)
-            if layer is not None and _is_rectified(row_at(quiet.place)):
-                found = quiet.largest.double().cpu().numpy()
-                known = largest.get(layer)
-                largest[layer] = found if known is None or known.shape != found.shape else np.maximum(known, found)
-        table = np.full((layers, len(PROFILES["activity"].columns)), np.nan)
-        silent: list[FloatArray] = [np.empty((0, 2))]
-        for layer, values in largest.items():
-            (units,) = np.nonzero(values <= 0)
-            table[layer, :2] = len(values), len(units)
-            silent.append(np.stack([np.full(len(units), layer), units], axis=1).astype(np.float64))
+            if layer is not None and is_rectified(row_at(quiet.place)):
+                found.add_units(layer, (quiet.largest <= 0).cpu().numpy())
         for place, judged, saturated in self._bounded:
             layer = number(place)
             if layer is not None:
-                table[layer, 2:] = np.nan_to_num(table[layer, 2:]) + np.array([judged, saturated.item()])
-        if not (largest or self._bounded):
-            return {}
-        return {"activity": table, "silent_units": np.concatenate(silent)}
-
-
-def _is_rectified(row: Row | FloatArray) -> bool:
-    return bool(row[statistics.MIN] >= 0 and row[statistics.ZEROS] > 0)
+                found.add_bounded(layer, judged, int(saturated.item()))
+        return found.profiles(layers)

@@ -151,6 +151,12 @@ def test_a_rehearsal_that_is_not_taken_back_is_found(tmp_path, monkeypatch):
     assert not same(train(convolution, []), train(convolution, [NeuralDbgCallback(tmp_path, steps=EVERY_STEP)]))
 
 
+def streams():
+    """Return the state of the random streams that everybody shares."""
+    kind, keys, *more = np.random.get_state()  # noqa: NPY002 - the global stream
+    return random.getstate(), (kind, keys.tolist(), *more)
+
+
 def attributes_of(model):
     """Return what every layer, metric and optimizer of Keras holds, by identity."""
     owners = [*model._flatten_layers(), *model.metrics, model.optimizer]
@@ -172,11 +178,11 @@ class AtRehearsals:
         rehearse, finish = Profiler._rehearsed, profile._Profile.finish
 
         def noted(profiler, *args):
-            before = values(model), attributes_of(model)
+            before = values(model), attributes_of(model), streams()
             try:
                 return rehearse(profiler, *args)
             finally:
-                self.pairs.append((before, (values(model), attributes_of(model))))
+                self.pairs.append((before, (values(model), attributes_of(model), streams())))
 
         def finished(one, catalog):
             if error is not None:
@@ -189,7 +195,7 @@ class AtRehearsals:
     def assert_nothing_changed(self):
         for before, after in self.pairs:
             assert all(map(np.array_equal, before[0], after[0]))
-            assert before[1] == after[1]
+            assert before[1:] == after[1:]
 
 
 def counting():
@@ -204,7 +210,7 @@ def counting():
             self.calls += 1
             self.seen.append(self.calls)
             self.names[self.calls] = inputs
-            self.latest = random.random()  # noqa: S311 - the global stream
+            self.latest = random.random(), np.random.rand()  # noqa: NPY002, S311 - the global streams
             self.add_loss(keras.ops.mean(inputs))
             return inputs
 
@@ -302,6 +308,21 @@ def test_a_step_with_other_effects_is_not_rehearsed(effect, operation, tmp_path,
         "Times, memory and FLOPs are not recorded: for them the step runs once more, and what it does with "
         f"{operation} could not be taken back."
     ) in reader.info().notices
+
+
+def test_a_step_under_a_strategy_is_not_rehearsed(tmp_path, read):
+    model = convolution()
+    callback = NeuralDbgCallback(tmp_path, steps=[0])
+    model.fit(X, LABELS, batch_size=4, verbose=0, callbacks=[callback])
+    recorder = callback._watch.recorder
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        assert Profiler(model).rehearse(None, None, None, recorder) == NOTHING
+    assert recorder.switched_off == {PROFILE}
+    assert recorder._info.notices[-1] == (
+        "Times, memory and FLOPs are not recorded: the model is trained under tf.distribute, whose steps are not run a "
+        "second time."
+    )
+    assert read(callback).info().status == "finished"
 
 
 def test_operations_whose_effects_cannot_be_taken_back_are_known():

@@ -14,7 +14,7 @@ STEPS = tuple(range(0, 60, 5))
 # FLOPs are counted once, and a layer is added, at these steps.
 COUNTED, GROWN = 10, 30
 NAN = float("nan")
-INFO = SessionInfo("Net", "pytorch", 1795354321.0, overhead_budget=0.02, steps=None, rank=1, world_size=4)
+INFO = SessionInfo("Net", "pytorch", 1795354321.0, overhead_budget=0.02, rank=1, world_size=4, profiled="apart")
 
 
 def trace_of(step):
@@ -72,9 +72,9 @@ def ask(serve, logdir):
 
 def test_the_session_tells_what_there_is_and_what_watching_costs(ask):
     document = ask("session").document
-    told = ("every", "overhead_budget", "steps", "rank", "world_size", "profiles", "anomalies")
+    told = ("every", "overhead_budget", "steps", "rank", "world_size", "profiled", "profiles", "anomalies")
     assert [document[key] for key in told] == [
-        *(None, 0.02, None, 1, 4),
+        *(None, 0.02, None, 1, 4, "apart"),
         *({"trace": len(STEPS), "timing": len(STEPS), "flops": 1}, 0),
     ]
     assert document["overhead"] == pytest.approx(STEPS[-1] / 1000)

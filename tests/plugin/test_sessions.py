@@ -63,6 +63,7 @@ def test_sessions_and_session(server, recorded):
         "tracing_seconds": None,
         "rank": 0,
         "world_size": 1,
+        "profiled": "in training",
         "notices": ["Only ten images were found."],
         "problems": [],
         "ended_because": "",

@@ -246,7 +246,7 @@ def test_a_system_without_such_a_file_says_nothing(monkeypatch, tmp_path):
 
 def test_the_file_is_closed_with_the_reader():
     reader = MemoryReader([])
-    opened = reader._statm
+    opened = reader._resident._statm
     os.fstat(opened)
     del reader
     gc.collect()

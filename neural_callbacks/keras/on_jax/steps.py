@@ -27,6 +27,7 @@ from keras.src.backend.config import is_nnx_enabled
 
 from neural.session.histogram import IntArray
 from neural.session.statistics import FloatArray
+from neural_callbacks.keras.activity import squashed_layers
 from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.on_jax.functions import TappedFunction
@@ -142,9 +143,17 @@ class Steps:
 
     def _sample(self, step: int, taken: Taken, depth: Depth) -> Sample:
         keys: Any = taken.keys
-        reading = measured if has_accelerator() else _measured_here
-        binned = self._watch.is_binned(depth)
-        return Sample(step, time.time(), taken.values, keys, taken.losses, reading, binned=binned)
+        on_device = has_accelerator()
+        return Sample(
+            step,
+            time.time(),
+            taken.values,
+            keys,
+            taken.losses,
+            measured if on_device else _measured_here,
+            binned=self._watch.is_binned(depth),
+            squashed=None if on_device else squashed_layers(self._catalog.layers),
+        )
 
     def _tapped(self, function: TappedFunction, kind: type[TrainStep] | None, state: State, batch: Any) -> Any:
         """Return what `function` makes of a state and a batch; None where it fails, and the state is as it was."""
