@@ -67,7 +67,8 @@ class Sample(TrainStep):
         self._measured: dict[Reducer, list[tuple[str, int]]] = {}
         self._parameters = ParameterTaps(self._reducer, self._note)
         self._parameter_rows: dict[int, int] = {}  # by the id of the torch parameter
-        self._changed: set[int] = set()  # rows of the parameters that an optimizer was given, and a gradient of
+        # The rows of the parameters that an optimizer was given, and of those whose gradients were seen with them.
+        self._changed: set[int] = set()
         self._applied: set[int] = set()
         self._activity = Activity()
         self._floating: dict[int, Site] = {}  # by the row of a layer that gave out something floating

@@ -87,8 +87,11 @@ class TrainSteps:
             self._profiler.close()
             raise
         started = time.perf_counter()
-        samples = self._results(observed)
-        table = self._catalog.table() if samples else None
+        samples: Sequence[Frameable] = ()
+        table = None
+        with self._watch.recorder.contained(TAPS):
+            samples = self._results(observed)
+            table = self._catalog.table() if samples else None
         own += time.perf_counter() - started + (0.0 if observed is None else observed.own_seconds)
         done = depth if isinstance(observed, Sample) and samples else Depth.NOTHING
         self._watch.ended([done], samples=samples, table=table, own=own)
