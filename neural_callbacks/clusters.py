@@ -8,7 +8,6 @@ TensorFlow lacks it, this process counts as alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 # Workers train together; an evaluator trains nothing and parameter servers only hold values. A chief comes first.
@@ -22,13 +21,9 @@ def place() -> tuple[int, int] | None:
     job = getattr(_context(), "_collective_ops_server_def", None)
     if job is None or job.job_name not in _TRAINING:
         return None
-    return place_in({one.name: len(one.tasks) for one in job.cluster.job}, job.job_name, job.task_index)
-
-
-def place_in(sizes: Mapping[str, int], name: str, index: int) -> tuple[int, int]:
-    """Return the number and the count of workers of task `index` of job `name`, where the jobs have `sizes`."""
-    before = sizes.get("chief", 0) if name == "worker" else 0
-    return before + index, sum(sizes.get(job, 0) for job in _TRAINING)
+    sizes = {one.name: len(one.tasks) for one in job.cluster.job}
+    before = sizes.get("chief", 0) if job.job_name == "worker" else 0
+    return before + job.task_index, sum(sizes.get(name, 0) for name in _TRAINING)
 
 
 class CoordinationBoard:
