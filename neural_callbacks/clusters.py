@@ -12,8 +12,8 @@ from typing import Any
 
 # Workers train together; an evaluator trains nothing and parameter servers only hold values. A chief comes first.
 _TRAINING = ("chief", "worker")
-# A key that stands there is found at once: the store knows no question without a time to wait, in milliseconds.
-_LOOK_MILLISECONDS = 1
+# How long to wait for an answer over the network, in milliseconds; the answer comes as soon as there is a value.
+_WAIT_MILLISECONDS = 1000
 
 
 def place() -> tuple[int, int] | None:
@@ -37,13 +37,13 @@ class CoordinationBoard:
         try:
             self._context.set_config_key_value(key, text)  # fails where the key is there
         except _errors().AlreadyExistsError:
-            return str(self._context.get_config_key_value(key, _LOOK_MILLISECONDS))
+            return str(self._context.get_config_key_value(key, _WAIT_MILLISECONDS))
         return text
 
     def read(self, key: str) -> str | None:
         """See `Board`."""
         try:
-            return str(self._context.get_config_key_value(key, _LOOK_MILLISECONDS))
+            return str(self._context.get_config_key_value(key, _WAIT_MILLISECONDS))
         except _errors().DeadlineExceededError:
             return None
 

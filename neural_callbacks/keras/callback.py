@@ -32,10 +32,10 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
     the first one pays for that, which is recorded apart. Times, memory and FLOPs by layer come, on the first measured
     step and rarely after, from the same step run eagerly beside training, whose every change is taken back.
 
-    Under `tf.distribute`, the rows of all replicas in this process are one; gradients are what the optimizer applies, of
-    all replicas together (after clipping, which each does for itself), and the loss is the mean over replicas, as Keras
-    shows it. Each worker of a MultiWorkerMirroredStrategy records its own replicas, as a rank of one run: its loss is
-    that of its own rows.
+    Under `tf.distribute`, the rows of all replicas in this process are one. Gradients are what the optimizer applies,
+    of all replicas together and after clipping, which each does for itself; the loss is the mean over replicas, as
+    Keras shows it. Each worker of a MultiWorkerMirroredStrategy records its own replicas, as a rank of one run; its
+    loss is the mean over these.
 
     With `sentinel`, also the steps between are looked at for the first loss, activation or gradient that is not finite,
     and such a step is recorded too, with the layers where that arose, in order. Without it they run the model's own

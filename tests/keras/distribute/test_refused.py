@@ -21,8 +21,8 @@ def under(strategy, steps_per_execution=1):
 
 REASONS = {
     tf.distribute.ParameterServerStrategy: (
-        "under ParameterServerStrategyV2 the steps run on the workers, each at a time of its own, and what they compute "
-        f"does not come to this process. {RECORDED}"
+        "under ParameterServerStrategyV2 the steps run on the workers, each at a time of its own, and what they "
+        f"compute does not come to this process. {RECORDED}"
     ),
     tf.distribute.TPUStrategy: (
         "under TPUStrategyV2 steps are compiled for the TPU as a whole, and their tensors cannot be had from it. "

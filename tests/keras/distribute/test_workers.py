@@ -13,6 +13,7 @@ import tensorflow as tf
 from neural.session.rank_folders import ranks
 from neural.session.reader import SessionReader
 from neural.session.statistics import reference_row
+from neural_callbacks.keras.taps import NOT_REDUCED
 
 
 def tasks_of(jobs):
@@ -47,7 +48,7 @@ def assert_trained_as_without(folder, run, workers):
 def test_workers_are_ranks_of_one_run_and_each_records_its_own_rows(launch, tmp_path):
     launch("worker.py", "together", "worker-0", environments=tasks_of({"worker": 2}))
     assert_trained_as_without(tmp_path, "together", ["worker-0", "worker-1"])
-    (run,) = (path.name for path in (tmp_path / "runs").iterdir())
+    (run,) = (path.name for path in (tmp_path / "runs").iterdir() if path.name != "scaled")
     readers = sessions(tmp_path, run)
     assert {rank: (reader.info().rank, reader.info().world_size) for rank, reader in readers.items()} == {
         0: (0, 2),
@@ -73,6 +74,9 @@ def test_workers_are_ranks_of_one_run_and_each_records_its_own_rows(launch, tmp_
             expected = [reference_row(array) for array in arrays]
             np.testing.assert_allclose(frame.matrices[kind], expected, rtol=1e-4, atol=1e-6, err_msg=kind)
         assert frame.scalars["loss"] == pytest.approx(float(np.mean(losses[part])), rel=1e-5)
+    for reader in sessions(tmp_path, "scaled").values():
+        assert set(reader.frame(3).matrices) == {"activations", "activation_gradients", "weights", "updates"}
+        assert NOT_REDUCED in reader.info().notices
 
 
 def test_workers_in_different_gears_train_on(launch, tmp_path):

@@ -34,13 +34,17 @@ class Net(keras.Sequential):
         return {name: tf.reshape(value, [1]) for name, value in super().train_step(data).items()}
 
 
-def train(run, callbacks, *, optimizer=None, counted=True, **options):
+def sgd():
+    return keras.optimizers.SGD(0.5)
+
+
+def train(run, callbacks, *, optimizer=sgd, counted=True):
     """Train for two epochs of 8, 8, 8 and 2 rows in all, and keep the weights before and after."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
     with STRATEGY.scope():
         model = Net([keras.Input((6,)), layers.Dense(4, activation="tanh"), layers.Dense(2)], name="net")
-        model.compile(optimizer or keras.optimizers.SGD(0.5), "mse", **options)
+        model.compile(optimizer(), "mse")
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
     if not counted:
         data = data.filter(lambda *_: True)  # how many batches are left is known to nobody
@@ -59,6 +63,7 @@ def together():
     """Train without us, and with all workers sampled at one interval, in a run that nobody has named."""
     train("without", [])
     train("together", [NeuralDbgCallback(FOLDER / "runs", every=3)])
+    train("scaled", watched("scaled", every=3), optimizer=lambda: keras.optimizers.LossScaleOptimizer(sgd()))
 
 
 def apart():
