@@ -6,6 +6,7 @@ import json
 import socket
 from contextlib import ExitStack
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,9 @@ import tensorflow as tf
 from neural.session.rank_folders import ranks
 from neural.session.reader import SessionReader
 from neural.session.statistics import reference_row
+from neural_callbacks import NeuralDbgCallback
+from neural_callbacks.keras import replicas
+from neural_callbacks.keras.functions import TappedFunction
 from neural_callbacks.keras.taps import NOT_REDUCED
 
 
@@ -96,3 +100,18 @@ def test_a_worker_whose_tracing_fails_trains_on_with_the_others(launch, tmp_path
     first, second = sessions(tmp_path, "broken").values()
     assert [notice for notice in first.info().notices if "no room" in notice]
     assert list(second.steps()) == [0, 3, 6]
+
+
+@pytest.mark.parametrize("options", [{"every": 1}, {"steps": []}], ids=["measured", "looked at"])
+def test_a_step_that_failed_on_its_way_is_not_made_again_where_others_take_part(options, tmp_path, monkeypatch):
+    def broken(_function, _element):
+        raise RuntimeError("broken on its way")
+
+    monkeypatch.setattr(replicas, "spans_processes", lambda _strategy: True)
+    monkeypatch.setattr(TappedFunction, "__call__", broken)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    with pytest.raises(RuntimeError, match="broken on its way"):
+        model.fit(np.ones((4, 4)), np.ones(4), verbose=0, callbacks=[NeuralDbgCallback(tmp_path, **options)])
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])
