@@ -8,13 +8,12 @@ TensorFlow lacks it, this process counts as alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 # Workers train together; an evaluator trains nothing and parameter servers only hold values. A chief comes first.
 _TRAINING = ("chief", "worker")
-# A key that stands there is found at once: the store knows no question without a time to wait, in milliseconds.
-_LOOK_MILLISECONDS = 1
+# How long to wait for an answer over the network, in milliseconds; the answer comes as soon as there is a value.
+_WAIT_MILLISECONDS = 1000
 
 
 def place() -> tuple[int, int] | None:
@@ -22,13 +21,9 @@ def place() -> tuple[int, int] | None:
     job = getattr(_context(), "_collective_ops_server_def", None)
     if job is None or job.job_name not in _TRAINING:
         return None
-    return place_in({one.name: len(one.tasks) for one in job.cluster.job}, job.job_name, job.task_index)
-
-
-def place_in(sizes: Mapping[str, int], name: str, index: int) -> tuple[int, int]:
-    """Return the number and the count of workers of task `index` of job `name`, where the jobs have `sizes`."""
-    before = sizes.get("chief", 0) if name == "worker" else 0
-    return before + index, sum(sizes.get(job, 0) for job in _TRAINING)
+    sizes = {one.name: len(one.tasks) for one in job.cluster.job}
+    before = sizes.get("chief", 0) if job.job_name == "worker" else 0
+    return before + job.task_index, sum(sizes.get(name, 0) for name in _TRAINING)
 
 
 class CoordinationBoard:
@@ -42,13 +37,13 @@ class CoordinationBoard:
         try:
             self._context.set_config_key_value(key, text)  # fails where the key is there
         except _errors().AlreadyExistsError:
-            return str(self._context.get_config_key_value(key, _LOOK_MILLISECONDS))
+            return str(self._context.get_config_key_value(key, _WAIT_MILLISECONDS))
         return text
 
     def read(self, key: str) -> str | None:
         """See `Board`."""
         try:
-            return str(self._context.get_config_key_value(key, _LOOK_MILLISECONDS))
+            return str(self._context.get_config_key_value(key, _WAIT_MILLISECONDS))
         except _errors().DeadlineExceededError:
             return None
 

@@ -32,7 +32,8 @@ LOOK_EVERY_SECONDS = 0.01
 
 NOT_AGREED = (
     "Rank {} of {} did not learn under which name the others record this run, and records it as a run of its own. "
-    "Ranks learn it where torchrun has started them, or where init_process_group comes before NeuralDbg."
+    "Ranks learn it where torchrun has started them, where init_process_group comes before NeuralDbg, or from the "
+    "coordination service of a TensorFlow cluster."
 )
 
 

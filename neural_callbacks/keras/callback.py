@@ -35,6 +35,11 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
     model's own step is measured as it runs, times, memory and FLOPs with it wherever it has histograms; of a step that
     torch.compile compiled (`jit_compile=True`) the parameters alone.
 
+    Under `tf.distribute`, the rows of all replicas in this process are one. Gradients are what the optimizer applies,
+    of all replicas together and after clipping, which each does for itself; the loss is the mean over replicas, as
+    Keras shows it. Each worker of a MultiWorkerMirroredStrategy records its own replicas, as a rank of one run; its
+    loss is the mean over these.
+
     With `sentinel`, also the steps between are looked at for the first loss, activation or gradient that is not finite,
     and such a step is recorded too, with the layers where that arose, in order. Without it they run the model's own
     compiled function, untouched.

@@ -153,7 +153,7 @@ def _rows_in_order(of_replicas: Sequence[Any], lengths: Sequence[int]) -> Any:
         return of_replicas[0]
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
     places = [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
-    return tf.gather(tf.concat(of_replicas, 0), in_order(places))
+    return tf.gather(tf.concat(of_replicas, 0), tf.constant(in_order(places), tf.int32))
 
 
 def _is_joint(iterator: Any, strategy: Any) -> bool:
