@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator
 from neural_callbacks.keras.samples import Sample
-from neural_callbacks.keras.sentinel import SENTINEL, Alarm, SentinelTaps
+from neural_callbacks.keras.sentinel import SENTINEL, Look, SentinelTaps
 from neural_callbacks.keras.statistics import measure
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
 from neural_callbacks.keras.taps import TAPS, StepTaps, TrainStep
@@ -62,7 +62,7 @@ class Gears:
         self._built_for: tuple[Any, Any] | None = None
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
         self._tracing = 0.0
-        self._looked: deque[Alarm] = deque()
+        self._looked: deque[Look] = deque()
         self._is_alarmed = False
 
     @property
@@ -168,21 +168,20 @@ class Gears:
             with self._watch.recorder.contained(SENTINEL):
                 raise
             return self._outputs_after_a_failure(plain, batch, step, iterations)
-        self._looked.append(Alarm(step, flags, function.keys, scalars))
+        self._looked.append(Look(step, flags, function.keys, scalars))
         samples += self._alarms(lag=LAG_ON_DEVICES if has_accelerator() else 0)
         return outputs
 
-    def _alarms(self, *, lag: int) -> list[Alarm]:
+    def _alarms(self, *, lag: int) -> list[Look]:
         """Return what is to be recorded of the steps that the sentinel has looked at, but for the latest `lag`."""
-        found: list[Alarm] = []
+        found: list[Look] = []
         while len(self._looked) > lag:
             looked = self._looked.popleft()
-            is_sound = not looked.flags.numpy().any()
-            if is_sound:
+            if looked.is_sound:
                 self._watch.found_sound(looked.step)
-            elif not self._is_alarmed:
+            elif looked.was_skipped or not self._is_alarmed:
                 found.append(looked)
-            self._is_alarmed = not is_sound
+            self._is_alarmed = looked.is_alarming
         return found
 
     def _tell(self, function: TappedFunction) -> None:

@@ -21,7 +21,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras.apart import Apart
+from neural_callbacks.keras.losses import Losses, optimizers_of, unscaled
 from neural_callbacks.keras.patches import replaced, tapped_tape
+from neural_callbacks.keras.samples import SKIPPED
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
@@ -32,22 +35,27 @@ TAPS = "the taps in the train step"
 class Readings:
     """What the taps took from one train step, in the order taken.
 
-    `keys[i]` is the kind and row of the measurement of `tensors[i]`; a tensor that stands for several rows is listed
-    once and its keys have several entries. `losses` are scalar tensors, by the names of their figures.
+    `keys[i]` is the kind and row of the measurement of `tensors[i]`, which has the factor `scales[i]` in it (None: 1);
+    a tensor that stands for several rows is listed once and its keys have several entries.
     """
 
     keys: list[list[tuple[str, int]]] = field(default_factory=list)
     tensors: list[Any] = field(default_factory=list)
-    losses: dict[str, Any] = field(default_factory=dict)
+    scales: list[Any] = field(default_factory=list)
 
-    def add(self, kind: str, row: int, tensor: Any) -> None:
-        """Note that `tensor` is to be measured for a row; sparse gradients are spread out first."""
+    def add(self, kind: str, row: int, tensor: Any, scale: Any = None) -> None:
+        """Note that `tensor` is to be measured for a row."""
         for number, known in enumerate(self.tensors):
-            if known is tensor:
+            if known is tensor and self.scales[number] is scale:
                 self.keys[number].append((kind, row))
                 return
         self.keys.append([(kind, row)])
         self.tensors.append(tensor)
+        self.scales.append(scale)
+
+    def finished(self, apart: Apart) -> list[Any]:
+        """Return the tensors to be measured; sparse gradients are spread out."""
+        return [unscaled(_dense(x, apart), scale) for x, scale in zip(self.tensors, self.scales, strict=True)]
 
 
 @dataclass
@@ -83,7 +91,8 @@ class TrainStep:
         self._catalog = catalog
         self._recorder = recorder
         self._graph = _current_graph()
-        self._scale: Any = None
+        self._losses = Losses()
+        self._scaled_gradients: list[Any] = []  # those of which one that is not finite has the step skipped
         self._is_going_back = False
 
     @contextmanager
@@ -95,28 +104,29 @@ class TrainStep:
                 stack.enter_context(replaced(site.layer, "call", tap))
             for optimizer in optimizers_of(self._model):
                 stack.enter_context(replaced(optimizer, "apply", self._apply_tap, optimizer))
-                stack.enter_context(replaced(optimizer, "scale_loss", self._scale_tap))
+                stack.enter_context(replaced(optimizer, "scale_loss", self._scale_tap, optimizer))
             stack.enter_context(replaced(self._model, "compute_loss", self._loss_tap))
             stack.enter_context(tapped_tape(self._gradient_tap))
             yield
         with self._recorder.contained(self.part):
-            self.finish()
+            self.finish(Apart())
 
-    def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
-        """Take in what a layer gave out."""
+    def see_layer(self, site: Site, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Take in the tensors that a layer gave out."""
 
     def see_loss(self, loss: Any) -> None:
         """Take in what `compute_loss` gave out, a tensor of this graph."""
+        self._losses.computed(loss)
 
     def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
-        """Ask the tape for `gradient`; `target` is what training goes back from."""
+        """Ask the tape for the gradients by parameters; `target`, of this graph, is what training goes back from."""
         return gradient(tape, target, sources, **options)
 
     def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Take in the gradients that an optimizer is about to apply to variables."""
 
-    def finish(self) -> None:
-        """Take in the end of the step."""
+    def finish(self, apart: Apart) -> None:
+        """Take in the end of the step, when all is there that is not ours; until then nothing uses its tensors."""
 
     @property
     def keys(self) -> Sequence[Any]:
@@ -134,31 +144,35 @@ class TrainStep:
             # On the way back, gradient checkpointing calls layers again.
             if not self._is_going_back:
                 with self._recorder.contained(self.part):
-                    self.see_layer(site, args, outputs)
+                    if seen := _tensors(outputs):
+                        self.see_layer(site, _tensors(args) or _tensors(kwargs), seen)
             return outputs
 
         return tapped
 
     def _gradient_tap(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
+        if not _is_about_parameters(sources) or not all(map(self._is_here, _tensors(target))):
+            return gradient(tape, target, sources, **options)
+        with self._recorder.contained(self.part):
+            if tf.is_tensor(target) and target.shape.num_elements() == 1:
+                self._losses.went_back_from(target, sources)
         self._is_going_back = True
         try:
             return self.gradient(gradient, tape, target, sources, **options)
         finally:
             self._is_going_back = False
 
-    def _scale_tap(self, scale_loss: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _scale_tap(self, scale_loss: Callable[[Any], Any], optimizer: Any) -> Callable[[Any], Any]:
         @functools.wraps(scale_loss)
         def tapped(loss: Any) -> Any:
             scaled = scale_loss(loss)
             if scaled is not loss:
                 with self._recorder.contained(self.part):
-                    self._scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
+                    scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
+                    self._losses.scaled(optimizer, loss, scaled, scale)
             return scaled
 
         return tapped
-
-    def _unscaled(self, gradient: Any) -> Any:
-        return gradient if self._scale is None else tf.cast(gradient, tf.float32) / self._scale
 
     def _loss_tap(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(compute_loss)
@@ -179,6 +193,9 @@ class TrainStep:
             with self._recorder.contained(self.part):
                 if _current_graph() is self._graph:
                     own = optimizer._trainable_variables if variables is None else variables  # noqa: SLF001 - its default
+                    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                        self._scaled_gradients += [gradient for gradient in grads if gradient is not None]
+                    self._losses.applied(optimizer, own)
                     self.see_before(optimizer, grads, own)
                 else:
                     self.notices.append(
@@ -201,7 +218,9 @@ class TrainStep:
         return None
 
     def _is_here(self, tensor: Any) -> bool:
-        return tf.executing_eagerly() or getattr(tensor, "graph", None) is self._graph
+        if tf.executing_eagerly():
+            return True
+        return all(getattr(part, "graph", None) is self._graph for part in parts([tensor]))
 
 
 class StepTaps(TrainStep):
@@ -213,38 +232,27 @@ class StepTaps(TrainStep):
         self._activations: list[_Activation] = []
         self._trained = False
         self._before: dict[int, Any] = {}
-        self._losses: list[tuple[Any, set[int]]] = []  # with the variables that it was asked for the gradients of
-        self._loss_of: dict[int, Any] = {}
+        self._taken: list[Any] = []
+        self._figures: dict[str, Any] = {}
 
-    def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
+    def see_layer(self, site: Site, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """See `TrainStep`."""
-        seen = [x for x in keras.tree.flatten(outputs) if tf.is_tensor(x)]
-        inputs = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
-        if not seen:
-            return
-        row = self._catalog.layer(site, inputs, seen)
-        if not all(map(self._is_here, seen)):
+        row = self._catalog.layer(site, inputs, outputs)
+        if not all(map(self._is_here, outputs)):
             self.notices.append(
-                f"The activations of {site.own_name} are not recorded: it runs inside a loop or a branch of the "
-                "compiled step."
+                f"The activations of {site.own_name} are not recorded: it runs inside a loop, a branch or a "
+                "tf.function of its own in the compiled step."
             )
             return
         # A layer may be frozen, and the tape reach it all the same: the way there is a cost that training has not.
         self._trained = self._trained or any(variable.trainable for variable in site.variables)
-        for output in seen:
-            if output.dtype.is_floating and isinstance(output, tf.Tensor):
+        for output in parts(outputs):
+            if output.dtype.is_floating:
                 self.readings.add("activations", row, output)
                 self._activations.append(_Activation(row, site.own_name, output, _logits(output), self._trained))
 
     def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
-        """Ask the tape for the gradients by activations too, where it is asked for those by parameters."""
-        if not is_about_parameters(sources):
-            return gradient(tape, target, sources, **options)
-        with self._recorder.contained(TAPS):
-            if tf.is_tensor(target) and target.shape.num_elements() == 1 and self._is_here(target):
-                self._losses.append(
-                    (tf.reshape(self._unscaled(target), []), set(map(_identity, tf.nest.flatten(sources))))
-                )
+        """Ask the tape for the gradients by activations too."""
         wanted: list[Any] = []
         if options.get("unconnected_gradients", "none") not in ("none", tf.UnconnectedGradients.NONE):
             self.notices.append(
@@ -257,10 +265,11 @@ class StepTaps(TrainStep):
             return gradient(tape, target, sources, **options)
         found, activations = gradient(tape, target, [sources, wanted], **options)
         with self._recorder.contained(TAPS):
-            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None})
+            scale = self._losses.scale_on_the_way_back_from(target)
+            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None}, scale)
         return found
 
-    def _see_gradients(self, found: dict[int, Any]) -> None:
+    def _see_gradients(self, found: dict[int, Any], scale: Any) -> None:
         for activation in reversed(self._activations):  # in the order of the way back
             gradient = found.get(id(activation.output))
             if gradient is None and activation.logits is not None:
@@ -268,16 +277,11 @@ class StepTaps(TrainStep):
                 if gradient is not None:
                     self.notices.append(BY_LOGITS.format(activation.name))
             if gradient is not None:
-                self.readings.add("activation_gradients", activation.row, self._unscaled(_dense(gradient)))
-
-    def see_loss(self, loss: Any) -> None:
-        """See `TrainStep`."""
-        self.readings.losses["loss"] = loss
+                self.readings.add("activation_gradients", activation.row, gradient, scale)
 
     def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Take in what an optimizer is about to use, the first time that it does so in the step."""
-        own = set(map(_identity, variables))
-        self._loss_of |= {id(optimizer): loss for loss, of in self._losses if not own.isdisjoint(of)}
+        scale = self._losses.scale_of(optimizer)
         for gradient, variable in zip(gradients, variables, strict=True):
             row = self._row_of(variable)
             if row is None or row in self._before:
@@ -285,25 +289,31 @@ class StepTaps(TrainStep):
             self._before[row] = _value(variable)
             self.readings.add("weights", row, self._before[row])
             if gradient is not None:
-                self.readings.add("gradients", row, self._unscaled(_dense(gradient)))
+                self.readings.add("gradients", row, gradient, scale)
 
-    def finish(self) -> None:
+    def finish(self, apart: Apart) -> None:
         """Take in what the step changed, and what it left as it was."""
         for row, variable in enumerate(self._catalog.variables):
             if row in self._before:
                 self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
             else:  # frozen, or not trained in this step
                 self.readings.add("weights", row, _value(variable))
-        self._finish_losses()
+        self._taken = self.readings.finished(apart)
+        self._figures = {name: apart(loss) for name, loss in self._losses.by_name(optimizers_of(self._model)).items()}
+        if not self._figures:
+            self.notices.append(
+                "The loss is not recorded: the train step does not call compute_loss, and goes back from no single "
+                "number."
+            )
+        if self._scaled_gradients:
+            flags = [is_nonfinite(gradient, apart) for gradient in self._scaled_gradients]
+            self._figures[SKIPPED] = tf.reduce_any(tf.stack(flags))
         measured = {key for keys in self.readings.keys for key in keys}
         without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
         if without:
             self.notices.append(
                 f"Training needs no gradient by the outputs of {', '.join(without)}, so none is recorded."
             )
-        # What the step held must not live as long as the traced function does.
-        self._activations.clear()
-        self._before.clear()
 
     @property
     def keys(self) -> Sequence[tuple[tuple[str, int], ...]]:
@@ -311,40 +321,17 @@ class StepTaps(TrainStep):
         return tuple(map(tuple, self.readings.keys))
 
     def results(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the tensors taken and the losses."""
-        return self.readings.tensors, self.readings.losses
-
-    def _finish_losses(self) -> None:
-        """Take what the tapes went back from as the loss; of several optimizers each has its own."""
-        losses = [self._loss_of[id(one)] for one in optimizers_of(self._model) if id(one) in self._loss_of]
-        if len(losses) > 1:
-            self.readings.losses = {f"loss_{number}": loss for number, loss in enumerate(losses, 1)}
-        elif losses and not self.readings.losses:
-            self.readings.losses["loss"] = losses[0]
-        if not self.readings.losses:
-            self.notices.append(
-                "The loss is not recorded: the train step does not call compute_loss, and goes back from no single "
-                "number."
-            )
+        """Return the tensors taken; the losses, and whether an optimizer skipped the step."""
+        return self._taken, self._figures
 
 
 def _current_graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def is_about_parameters(sources: Any) -> bool:
+def _is_about_parameters(sources: Any) -> bool:
     """Say whether a tape is asked for gradients by parameters."""
     return any(isinstance(x, (keras.Variable, tf.Variable)) for x in tf.nest.flatten(sources))
-
-
-def _identity(variable: Any) -> int:
-    return id(variable.value if isinstance(variable, keras.Variable) else variable)
-
-
-def optimizers_of(model: Any) -> list[Any]:
-    """Return the optimizers that a model has, `model.optimizer` first, each once."""
-    found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
-    return list({id(x): x for x in found if x is not None}.values())
 
 
 def _logits(output: Any) -> Any:
@@ -360,10 +347,25 @@ def _value(variable: Any) -> Any:
     return tf.convert_to_tensor(variable.value if isinstance(variable, keras.Variable) else variable)
 
 
-def _dense(gradient: Any) -> Any:
+def _dense(gradient: Any, apart: Apart) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
-    return gradient
+        return tf.math.unsorted_segment_sum(apart(gradient.values), gradient.indices, gradient.dense_shape[0])
+    return apart(gradient)
+
+
+def is_nonfinite(tensor: Any, apart: Apart) -> Any:
+    """Return whether anything in a tensor, or in a sparse gradient, is not finite: a scalar of bool."""
+    values = apart(tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor)
+    return tf.logical_not(tf.reduce_all(tf.math.is_finite(values)))
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [x for x in keras.tree.flatten(structure) if tf.is_tensor(x)]
+
+
+def parts(outputs: Sequence[Any]) -> list[Any]:
+    """Return the plain tensors that outputs consist of: ragged and sparse ones hold their values in one."""
+    return [x.flat_values if isinstance(x, tf.RaggedTensor) else x.values if isinstance(x, tf.SparseTensor) else x for x in outputs]
 
 
 def _difference(after: Any, before: Any) -> Any:
