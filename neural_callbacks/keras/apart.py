@@ -17,6 +17,8 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 _REGROUPED = frozenset({"Add", "AddN", "AddV2", "Mul"})
 # The activations whose values differ by a bit when the remapper fuses them: a Relu's and the like do not.
 _FUSED = frozenset({"Elu", "Sigmoid", "Tanh"})
+# These ask for no values, and are gone where shapes are known.
+_OF_SHAPE = frozenset({"Rank", "Shape", "ShapeN", "Size"})
 # Operations that differ in an attribute are not taken for the same one.
 _MARK = "_neuraldbg"
 
@@ -38,7 +40,8 @@ class Apart:
 
     def _found(self, tensor: Any) -> Any:
         operation = tensor.op
-        consumers = [consumer.type for consumer in tensor.consumers() if consumer.name not in self._own]
+        others = (consumer for consumer in tensor.consumers() if consumer.name not in self._own)
+        consumers = [other.type for other in others if other.type not in _OF_SHAPE]
         if len(consumers) == 1 and operation.type in _REGROUPED:
             return self._copy(operation, [self(x) for x in operation.inputs])
         if len(consumers) == 1 and operation.type == "BiasAdd" and consumers[0] in _FUSED:

@@ -95,8 +95,10 @@ class TappedFunction:
 
     def _with_xla(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         step = tf.autograph.experimental.do_not_convert(step)
-        compiled = self._model.jit_compile and not self._model.run_eagerly
-        return tf.function(step, jit_compile=True) if compiled else step
+        if self._model.run_eagerly:
+            return step
+        # In a function of its own, as Keras has it: the graph optimizer tells an inner function's operations from others.
+        return tf.function(step, jit_compile=self._model.jit_compile)
 
 
 def plain_step(model: Any, batch: Any) -> Any:

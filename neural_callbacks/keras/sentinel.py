@@ -69,7 +69,7 @@ class SentinelTaps(TrainStep):
 
     def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
         """Look at what training goes back from."""
-        with self._recorder.contained(SENTINEL):
+        with self._ours():
             if tf.is_tensor(target):
                 self._look(LOSS, self._losses.before_scaling(target))
         return gradient(tape, target, sources, **options)

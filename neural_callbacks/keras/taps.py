@@ -29,6 +29,7 @@ from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
 TAPS = "the taps in the train step"
+_SCOPE = "neuraldbg/"  # the slash makes it the same wherever it is opened
 
 
 @dataclass
@@ -108,8 +109,17 @@ class TrainStep:
             stack.enter_context(replaced(self._model, "compute_loss", self._loss_tap))
             stack.enter_context(tapped_tape(self._gradient_tap))
             yield
-        with self._recorder.contained(self.part):
+        with self._ours():
             self.finish(Apart())
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Contain what fails, and call operations by names that leave training's own as they are without us.
+
+        The graph optimizer orders some by their names, which have numbers in them.
+        """
+        with self._recorder.contained(self.part), tf.name_scope(_SCOPE):
+            yield
 
     def see_layer(self, site: Site, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Take in the tensors that a layer gave out."""
@@ -143,7 +153,7 @@ class TrainStep:
             outputs = call(*args, **kwargs)
             # On the way back, gradient checkpointing calls layers again.
             if not self._is_going_back:
-                with self._recorder.contained(self.part):
+                with self._ours():
                     if seen := _tensors(outputs):
                         self.see_layer(site, _tensors(args) or _tensors(kwargs), seen)
             return outputs
@@ -153,7 +163,7 @@ class TrainStep:
     def _gradient_tap(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
         if not _is_about_parameters(sources) or not all(map(self._is_here, _tensors(target))):
             return gradient(tape, target, sources, **options)
-        with self._recorder.contained(self.part):
+        with self._ours():
             if tf.is_tensor(target) and target.shape.num_elements() == 1:
                 self._losses.went_back_from(target, sources)
         self._is_going_back = True
@@ -167,7 +177,7 @@ class TrainStep:
         def tapped(loss: Any) -> Any:
             scaled = scale_loss(loss)
             if scaled is not loss:
-                with self._recorder.contained(self.part):
+                with self._ours():
                     scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
                     self._losses.scaled(optimizer, loss, scaled, scale)
             return scaled
@@ -178,7 +188,7 @@ class TrainStep:
         @functools.wraps(compute_loss)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             loss = compute_loss(*args, **kwargs)
-            with self._recorder.contained(self.part):
+            with self._ours():
                 if tf.is_tensor(loss) and self._is_here(loss):
                     self.see_loss(loss)
             return loss
@@ -190,7 +200,7 @@ class TrainStep:
         def tapped(grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
             variables = None if trainable_variables is None else list(trainable_variables)
-            with self._recorder.contained(self.part):
+            with self._ours():
                 if _current_graph() is self._graph:
                     own = optimizer._trainable_variables if variables is None else variables  # noqa: SLF001 - its default
                     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -264,7 +274,7 @@ class StepTaps(TrainStep):
         if not wanted:
             return gradient(tape, target, sources, **options)
         found, activations = gradient(tape, target, [sources, wanted], **options)
-        with self._recorder.contained(TAPS):
+        with self._ours():
             scale = self._losses.scale_on_the_way_back_from(target)
             self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None}, scale)
         return found
