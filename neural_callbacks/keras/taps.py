@@ -375,7 +375,10 @@ def _tensors(structure: Any) -> list[Any]:
 
 def parts(outputs: Sequence[Any]) -> list[Any]:
     """Return the plain tensors that outputs consist of: ragged and sparse ones hold their values in one."""
-    return [x.flat_values if isinstance(x, tf.RaggedTensor) else x.values if isinstance(x, tf.SparseTensor) else x for x in outputs]
+    return [
+        x.flat_values if isinstance(x, tf.RaggedTensor) else x.values if isinstance(x, tf.SparseTensor) else x
+        for x in outputs
+    ]
 
 
 def _difference(after: Any, before: Any) -> Any:
