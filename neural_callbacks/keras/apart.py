@@ -15,10 +15,10 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
 # What is regrouped, by the arithmetic optimizer (MinimizeBroadcasts, AddOpsRewrite) and the constant folding.
 _REGROUPED = frozenset({"Add", "AddN", "AddV2", "Mul"})
-# The activations whose values differ by a bit when the remapper fuses them: a Relu's and the like do not.
-_FUSED = frozenset({"Elu", "Sigmoid", "Tanh"})
-# These ask for no values, and are gone where shapes are known.
-_OF_SHAPE = frozenset({"Rank", "Shape", "ShapeN", "Size"})
+# What the remapper fuses with the product and bias before, so that values differ by a bit: with a Relu they do not.
+_FUSED = frozenset({"Add", "AddV2", "Elu", "Sigmoid", "Tanh"})
+# These count for nothing: they ask for a shape only, or are taken out and leave it open how many places come after.
+_TAKEN_OUT = frozenset({"Identity", "IdentityN", "Rank", "Shape", "ShapeN", "Size"})
 # Operations that differ in an attribute are not taken for the same one.
 _MARK = "_neuraldbg"
 
@@ -41,10 +41,10 @@ class Apart:
     def _found(self, tensor: Any) -> Any:
         operation = tensor.op
         others = (consumer for consumer in tensor.consumers() if consumer.name not in self._own)
-        consumers = [other.type for other in others if other.type not in _OF_SHAPE]
-        if len(consumers) == 1 and operation.type in _REGROUPED:
+        consumers = [other.type for other in others if other.type not in _TAKEN_OUT]
+        if len(consumers) < 2 and operation.type in _REGROUPED:
             return self._copy(operation, [self(x) for x in operation.inputs])
-        if len(consumers) == 1 and operation.type == "BiasAdd" and consumers[0] in _FUSED:
+        if operation.type == "BiasAdd" and len(consumers) == 1 and consumers[0] in _FUSED:
             product, bias = operation.inputs
             return self._copy(operation, [self._copy(product.op, product.op.inputs), bias])
         return tensor

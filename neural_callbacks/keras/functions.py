@@ -97,8 +97,9 @@ class TappedFunction:
         step = tf.autograph.experimental.do_not_convert(step)
         if self._model.run_eagerly:
             return step
-        # In a function of its own, as Keras has it: the graph optimizer tells an inner function's operations from others.
-        return tf.function(step, jit_compile=self._model.jit_compile)
+        # In a function of its own, as Keras has it: the graph optimizer treats what was inlined in another way.
+        inner: Callable[[Any], Any] = tf.function(step, jit_compile=self._model.jit_compile)
+        return inner
 
 
 def plain_step(model: Any, batch: Any) -> Any:

@@ -32,7 +32,7 @@ SENTINEL = "the sentinel"
 # whether the optimizer, which scales the loss, left the step out, as it does until its scale fits.
 Key = tuple[Place | Literal["skipped"], int]
 LOSS: Key = ("loss", 0)
-SKIP: Key = (SKIPPED, 0)
+SKIP: Key = ("skipped", 0)
 
 
 class SentinelTaps(TrainStep):

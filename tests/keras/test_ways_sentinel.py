@@ -16,7 +16,7 @@ AT = 3  # the step at which something is planted; there are five
 class Counting(layers.Layer):
     """Counts its calls in training, and plants something at one of them."""
 
-    def build(self, shape):
+    def build(self, _shape):
         self.steps = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False, name="steps")
 
     def call(self, inputs):
