@@ -43,8 +43,9 @@ class TappedFunction:
 
     `step` makes it of a batch; what each replica does in it goes through `LookedAt`. Each replica has taps of its own.
     `finish` makes one of what all took, outside of what XLA compiles: it would take a second for each tensor measured.
-    `keys` and `notices` are those of the latest trace, or of the latest run where it runs eagerly. `seconds` is what
-    tracing it and its first call took, which compiles it.
+    `is_inner` says that the plain step, too, is a function that another calls. `keys` and `notices` are those of the
+    latest trace, or of the latest run where it runs eagerly. `seconds` is what tracing it and its first call took,
+    which compiles it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TappedFunction:
         *,
         run_eagerly: bool,
         jit_compile: bool,
+        is_inner: bool,
     ) -> None:
         self.keys: tuple[Any, ...] = ()
         self.notices: list[str] = []
@@ -67,8 +69,9 @@ class TappedFunction:
         self._is_eager = run_eagerly
         self._is_fresh = True
         run = tf.autograph.experimental.do_not_convert(self._tapped_step)
-        if jit_compile and not run_eagerly:
-            run = tf.function(run, jit_compile=True)
+        if is_inner and not run_eagerly:
+            # The graph optimizer treats what was inlined in another way.
+            run = tf.function(run, jit_compile=jit_compile)
 
         def finished_step(element: Any) -> tuple[Any, Taken, Mapping[str, Any]]:
             outputs, taken, scalars = run(replicas.drawn(element))
@@ -143,13 +146,13 @@ class TappedFunction:
         with taps[0].in_place(lambda: getattr(running, "taps", taps[0])):
             outputs = self._step(batch, looked_at)
         taps[0].see_replicas(taps)
-        self.keys = tuple(replicas.in_order([of_one.keys for of_one in taps]))
+        results = [of_one.finished() for of_one in taps]
+        self.keys = tuple(replicas.in_order([keys for _, _, keys in results]))
         self.notices = list(dict.fromkeys(sentence for of_one in taps for sentence in of_one.notices))
-        results = [of_one.results() for of_one in taps]
         return (
             outputs,
-            [taken for taken, _ in results],
-            replicas.loss([scalars for _, scalars in results], taps[0].replica),
+            [taken for taken, _, _ in results],
+            replicas.loss([scalars for _, scalars, _ in results], taps[0].replica),
         )
 
 

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from neural_callbacks.keras import replicas
 from neural_callbacks.keras.activity import ON_A_DEVICE, squashed_layers
-from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
+from neural_callbacks.keras.alarms import SENTINEL, Alarms, Look
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.functions import TappedFunction, has_accelerator, plain_step
 from neural_callbacks.keras.optimizers import optimizers_of
@@ -230,8 +230,9 @@ class Gears:
             with self._watch.recorder.contained(SENTINEL):
                 raise
             return self._outputs_after_a_failure(plain, step, iterations)
-        self._alarms.add(Alarm(step, flags, function.keys, scalars))
-        samples += self._alarms.take(lag=LAG_ON_DEVICES if self._has_accelerator else 0)
+        with self._watch.recorder.contained(SENTINEL):
+            self._alarms.add(Look(step, flags, function.keys, scalars))
+            samples += self._alarms.take(lag=LAG_ON_DEVICES if self._has_accelerator else 0)
         return outputs
 
     def _tell(self, function: TappedFunction) -> None:
@@ -293,7 +294,9 @@ class Gears:
         self, taps: Callable[[Replica], TrainStep], finish: Callable[[Sequence[Taken]], Taken]
     ) -> TappedFunction:
         step, is_compiled = partial(plain_step, self._model), bool(self._model.jit_compile)
-        return TappedFunction(step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=is_compiled)
+        return TappedFunction(
+            step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=is_compiled, is_inner=True
+        )
 
     def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
         """Return what is to be iterated over, and the specification of one of its `replicas.elements`."""

@@ -9,9 +9,13 @@ import keras
 
 
 def optimizers_of(model: Any) -> list[Any]:
-    """Return the optimizers that a model has, `model.optimizer` first, each once."""
-    found = [model.optimizer, *(x for x in vars(model).values() if isinstance(x, keras.optimizers.Optimizer))]
-    return list({id(x): x for x in found if x is not None}.values())
+    """Return the optimizers that a model has, `model.optimizer` first, each once; not those inside another."""
+    held = [y for x in vars(model).values() for y in (x if isinstance(x, list | tuple) else [x])]
+    held += [y for x in vars(model).values() if isinstance(x, dict) for y in x.values()]
+    found = {id(x): x for x in (model.optimizer, *held) if isinstance(x, keras.optimizers.Optimizer)}
+    for one in [*found.values()]:
+        found.pop(id(getattr(one, "inner_optimizer", None)), None)
+    return list(found.values())
 
 
 def state_of(optimizer: Any) -> Iterator[tuple[Any, Any]]:

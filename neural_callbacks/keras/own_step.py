@@ -48,7 +48,9 @@ class OwnStep(Gears):
             return looked_at(self._python_code)(*args, **kwargs)
 
         compiled = bool(getattr(self._train_step, "_jit_compile", False))
-        return TappedFunction(step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=compiled)
+        return TappedFunction(
+            step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=compiled, is_inner=compiled
+        )
 
     def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
         batch = next(iterator)

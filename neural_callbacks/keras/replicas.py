@@ -118,14 +118,19 @@ def loss(scalars: Sequence[Mapping[str, Any]], replica: Replica) -> dict[str, An
     """Return the step's losses from those of each replica in this process.
 
     A replica goes back from its mean loss divided by the number of replicas, so that their sum is the loss that Keras
-    shows, the mean over replicas; where more run in other processes, it is the mean over those in this one.
+    shows, the mean over replicas; where more run in other processes, it is the mean over those in this one. Whether
+    the step was skipped is a figure too, of bool.
     """
     first, *others = scalars
     if not others and replica.in_sync == 1:
         return dict(first)
     share = replica.in_sync / len(scalars)
     names = [name for name in first if all(name in other for other in others)]
-    return {name: tf.add_n([of_one[name] for of_one in scalars]) * tf.cast(share, first[name].dtype) for name in names}
+    of_names = {name: tf.stack([of_one[name] for of_one in scalars]) for name in names}
+    return {
+        name: tf.reduce_any(x) if x.dtype == tf.bool else tf.reduce_sum(x) * tf.cast(share, x.dtype)
+        for name, x in of_names.items()
+    }
 
 
 def tensors(taken: Sequence[Sequence[Any]]) -> list[Any]:

@@ -62,9 +62,9 @@ def _is_site(layer: Any) -> bool:
 
 def _variables(layer: Any) -> tuple[Any, ...]:
     """Return what a layer itself learns, frozen or not; running averages and seeds are not learned."""
-    if isinstance(layer, _WHOLE):
-        return tuple(layer.trainable_variables)
-    return tuple(layer._trainable_variables)  # noqa: SLF001 - the public lists hold those of inner layers too
+    parts = layer._flatten_layers() if isinstance(layer, _WHOLE) else [layer]  # noqa: SLF001 - as above
+    # The public lists hold those of inner layers too, and not those of frozen ones.
+    return tuple({id(v): v for part in parts for v in part._trainable_variables}.values())  # noqa: SLF001
 
 
 def _is_named_by_user(layer: Any, own_name: str) -> bool:

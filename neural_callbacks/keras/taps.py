@@ -21,9 +21,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from neural_callbacks.keras.apart import Apart
+from neural_callbacks.keras.losses import Losses, identity, unscaled
 from neural_callbacks.keras.patches import tapped_tape
 from neural_callbacks.keras.replacing import replaced
 from neural_callbacks.keras.replicas import Replica
+from neural_callbacks.keras.samples import SKIPPED
 from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import BY_LOGITS, Recorder
 
@@ -32,28 +35,38 @@ NOT_REDUCED = (
     "Gradients are not recorded: the optimizer adds up those of all workers inside a branch of the compiled step, as "
     "with loss scaling."
 )
+_SCOPE = "neuraldbg/"  # the slash makes it the same wherever it is opened
 
 
 @dataclass
 class Readings:
     """What the taps took from one train step, in the order taken.
 
-    `keys[i]` is the kind and row of the measurement of `tensors[i]`; a tensor that stands for several rows is listed
-    once and its keys have several entries. `losses` are scalar tensors, by the names of their figures.
+    `keys[i]` is the kind and row of the measurement of `tensors[i]`, which has the factor `scales[i]` in it (None: 1);
+    a tensor that stands for several rows is listed once and its keys have several entries.
     """
 
     keys: list[list[tuple[str, int]]] = field(default_factory=list)
     tensors: list[Any] = field(default_factory=list)
-    losses: dict[str, Any] = field(default_factory=dict)
+    scales: list[Any] = field(default_factory=list)
 
-    def add(self, kind: str, row: int, tensor: Any) -> None:
-        """Note that `tensor` is to be measured for a row; sparse gradients are spread out first."""
+    def add(self, kind: str, row: int, tensor: Any, scale: Any = None) -> None:
+        """Note that `tensor` is to be measured for a row."""
         for number, known in enumerate(self.tensors):
-            if known is tensor:
+            if known is tensor and self.scales[number] is scale:
                 self.keys[number].append((kind, row))
                 return
         self.keys.append([(kind, row)])
         self.tensors.append(tensor)
+        self.scales.append(scale)
+
+    def finished(self, apart: Apart) -> list[Any]:
+        """Return the tensors to be measured, each where it lies; sparse gradients are spread out."""
+        found = []
+        for tensor, scale in zip(self.tensors, self.scales, strict=True):
+            with tf.device(tensor.device or None):
+                found.append(unscaled(_dense(tensor, apart), scale))
+        return found
 
 
 @dataclass
@@ -102,7 +115,8 @@ class TrainStep:
         self._catalog = subject.catalog
         self._recorder = subject.recorder
         self._graph = _current_graph()
-        self._scale: Any = None
+        self._losses = Losses()
+        self._scaled_gradients: list[Any] = []  # those of which one that is not finite has the step skipped
         self._is_going_back = False
 
     @contextmanager
@@ -124,7 +138,7 @@ class TrainStep:
                 stack.enter_context(replaced(site.layer, "call", tap("_layer_tap", site)))
             for optimizer in self._optimizers:
                 stack.enter_context(replaced(optimizer, "apply", tap("_apply_tap", optimizer)))
-                stack.enter_context(replaced(optimizer, "scale_loss", tap("_scale_tap")))
+                stack.enter_context(replaced(optimizer, "scale_loss", tap("_scale_tap", optimizer)))
                 if self.replica.in_sync > 1:
                     stack.enter_context(replaced(optimizer, "_all_reduce_sum_gradients", tap("_reduction_tap")))
             stack.enter_context(replaced(self._model, "compute_loss", tap("_loss_tap")))
@@ -135,17 +149,27 @@ class TrainStep:
         """Look at what one replica, this thread, does inside the `with` block: its train step."""
         with tapped_tape(self._gradient_tap):
             yield
-        with self._recorder.contained(self.part):
+        with self._ours():
             self.finish()
 
-    def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
-        """Take in what a layer gave out."""
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Contain what fails, and call operations by names that leave training's own as they are without us.
+
+        The graph optimizer orders some by their names, which have numbers in them.
+        """
+        with self._recorder.contained(self.part), tf.name_scope(_SCOPE):
+            yield
+
+    def see_layer(self, site: Site, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Take in the tensors that a layer gave out."""
 
     def see_loss(self, loss: Any) -> None:
         """Take in what `compute_loss` gave out, a tensor of this graph."""
+        self._losses.computed(loss)
 
     def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
-        """Ask the tape for `gradient`; `target` is what training goes back from."""
+        """Ask the tape for the gradients by parameters; `target`, of this graph, is what training goes back from."""
         return gradient(tape, target, sources, **options)
 
     def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
@@ -160,14 +184,31 @@ class TrainStep:
     def see_replicas(self, replicas: Sequence[TrainStep]) -> None:
         """Take in the end of the step of all `replicas` in this process, of which this one is the first."""
 
+    def finished(self) -> tuple[Taken, dict[str, Any], Sequence[Any]]:
+        """Return what was taken, the step's figures, scalar tensors by name, and what each of the things taken is of.
+
+        Asked for when all is there that is not ours; until then nothing of ours uses its tensors.
+        """
+        with self._ours():
+            taken, figures = self.results()
+            return taken, figures, tuple(self.keys)
+        return self.nothing(), {}, ()
+
     @property
     def keys(self) -> Sequence[Any]:
-        """What each of the tensors taken is of."""
+        """What each of the things taken is of."""
         raise NotImplementedError
 
     def results(self) -> tuple[Taken, dict[str, Any]]:
-        """Return what was taken, and the step's figures: scalar tensors by name."""
+        """Return what was taken, and the step's figures."""
         raise NotImplementedError
+
+    def nothing(self) -> Taken:
+        """Return what is taken where nothing is."""
+        raise NotImplementedError
+
+    def _loss_figures(self, apart: Apart) -> dict[str, Any]:
+        return {name: apart(loss) for name, loss in self._losses.by_name(self._optimizers).items()}
 
     def _layer_tap(self, site: Site, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
@@ -175,38 +216,42 @@ class TrainStep:
             outputs = call(*args, **kwargs)
             # On the way back, gradient checkpointing calls layers again.
             if not self._is_going_back:
-                with self._recorder.contained(self.part):
-                    self.see_layer(site, args, outputs)
+                with self._ours():
+                    if seen := _tensors(outputs):
+                        self.see_layer(site, _tensors(args) or _tensors(kwargs), seen)
             return outputs
 
         return tapped
 
     def _gradient_tap(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
+        if not is_about_parameters(sources) or not all(map(self._is_here, _tensors(target))):
+            return gradient(tape, target, sources, **options)
+        with self._ours():
+            if tf.is_tensor(target) and target.shape.num_elements() == 1:
+                self._losses.went_back_from(target, sources)
         self._is_going_back = True
         try:
             return self.gradient(gradient, tape, target, sources, **options)
         finally:
             self._is_going_back = False
 
-    def _scale_tap(self, scale_loss: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _scale_tap(self, optimizer: Any, scale_loss: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(scale_loss)
         def tapped(loss: Any) -> Any:
             scaled = scale_loss(loss)
             if scaled is not loss:
-                with self._recorder.contained(self.part):
-                    self._scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
+                with self._ours():
+                    scale = tf.cast(scale_loss(tf.ones([], tf.float32)), tf.float32)
+                    self._losses.scaled(optimizer, loss, scaled, scale)
             return scaled
 
         return tapped
-
-    def _unscaled(self, gradient: Any) -> Any:
-        return gradient if self._scale is None else tf.cast(gradient, tf.float32) / self._scale
 
     def _loss_tap(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(compute_loss)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             loss = compute_loss(*args, **kwargs)
-            with self._recorder.contained(self.part):
+            with self._ours():
                 if tf.is_tensor(loss) and self._is_here(loss):
                     self.see_loss(loss)
             return loss
@@ -218,9 +263,12 @@ class TrainStep:
         def tapped(grads: Any, trainable_variables: Any = None) -> Any:
             grads = list(grads)
             variables = None if trainable_variables is None else list(trainable_variables)
-            with self._recorder.contained(self.part):
+            with self._ours():
                 if _current_graph() is self._graph:
                     own = optimizer._trainable_variables if variables is None else variables  # noqa: SLF001 - its default
+                    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                        self._scaled_gradients += [gradient for gradient in grads if gradient is not None]
+                    self._losses.applied(optimizer, own)
                     self.see_before(optimizer, grads, own)
                 else:
                     self.notices.append(
@@ -235,7 +283,7 @@ class TrainStep:
         @functools.wraps(reduce)
         def tapped(grads_and_vars: Any) -> Any:
             reduced = reduce(grads_and_vars)
-            with self._recorder.contained(self.part):
+            with self._ours():
                 if _current_graph() is self._graph:
                     self.see_reduced(reduced)
             return reduced
@@ -254,7 +302,9 @@ class TrainStep:
         return None
 
     def _is_here(self, tensor: Any) -> bool:
-        return tf.executing_eagerly() or getattr(tensor, "graph", None) is self._graph
+        if tf.executing_eagerly():
+            return True
+        return all(getattr(part, "graph", None) is self._graph for part in parts([tensor]))
 
 
 class StepTaps(TrainStep):
@@ -266,40 +316,28 @@ class StepTaps(TrainStep):
         self._activations: list[_Activation] = []
         self._trained = False
         self._before: dict[int, Any] = {}
-        self.own_gradients: dict[int, Any] = {}  # by parameter, those of this replica alone
+        # Of several replicas: by parameter, the gradients of this one alone, with their scale.
+        self.own_gradients: dict[int, tuple[Any, Any]] = {}
         self._rows: dict[int, int] = {}  # by the identity of a TensorFlow variable
-        self._losses: list[tuple[Any, set[int]]] = []  # with the variables that it was asked for the gradients of
-        self._loss_of: dict[int, Any] = {}
 
-    def see_layer(self, site: Site, args: tuple[Any, ...], outputs: Any) -> None:
+    def see_layer(self, site: Site, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """See `TrainStep`."""
-        seen = [x for x in keras.tree.flatten(outputs) if tf.is_tensor(x)]
-        inputs = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
-        if not seen:
-            return
-        row = self._catalog.layer(site, inputs, seen)
-        if not all(map(self._is_here, seen)):
+        row = self._catalog.layer(site, inputs, outputs)
+        if not all(map(self._is_here, outputs)):
             self.notices.append(
-                f"The activations of {site.own_name} are not recorded: it runs inside a loop or a branch of the "
-                "compiled step."
+                f"The activations of {site.own_name} are not recorded: it runs inside a loop, a branch or a "
+                "tf.function of its own in the compiled step."
             )
             return
         # A layer may be frozen, and the tape reach it all the same: the way there is a cost that training has not.
         self._trained = self._trained or any(variable.trainable for variable in site.variables)
-        for output in seen:
-            if output.dtype.is_floating and isinstance(output, tf.Tensor):
+        for output in parts(outputs):
+            if output.dtype.is_floating:
                 self.readings.add("activations", row, output)
                 self._activations.append(_Activation(row, site.own_name, output, _logits(output), self._trained))
 
     def gradient(self, gradient: Callable[..., Any], tape: Any, target: Any, sources: Any, **options: Any) -> Any:
-        """Ask the tape for the gradients by activations too, where it is asked for those by parameters."""
-        if not is_about_parameters(sources):
-            return gradient(tape, target, sources, **options)
-        with self._recorder.contained(TAPS):
-            if tf.is_tensor(target) and target.shape.num_elements() == 1 and self._is_here(target):
-                self._losses.append(
-                    (tf.reshape(self._unscaled(target), []), set(map(_identity, tf.nest.flatten(sources))))
-                )
+        """Ask the tape for the gradients by activations too."""
         wanted: list[Any] = []
         if options.get("unconnected_gradients", "none") not in ("none", tf.UnconnectedGradients.NONE):
             self.notices.append(
@@ -311,11 +349,12 @@ class StepTaps(TrainStep):
         if not wanted:
             return gradient(tape, target, sources, **options)
         found, activations = gradient(tape, target, [sources, wanted], **options)
-        with self._recorder.contained(TAPS):
-            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None})
+        with self._ours():
+            scale = self._losses.scale_on_the_way_back_from(target)
+            self._see_gradients({id(x): g for x, g in zip(wanted, activations, strict=True) if g is not None}, scale)
         return found
 
-    def _see_gradients(self, found: dict[int, Any]) -> None:
+    def _see_gradients(self, found: dict[int, Any], scale: Any) -> None:
         for activation in reversed(self._activations):  # in the order of the way back
             gradient = found.get(id(activation.output))
             if gradient is None and activation.logits is not None:
@@ -323,28 +362,23 @@ class StepTaps(TrainStep):
                 if gradient is not None:
                     self.notices.append(BY_LOGITS.format(activation.name))
             if gradient is not None:
-                self.readings.add("activation_gradients", activation.row, self._unscaled(_dense(gradient)))
-
-    def see_loss(self, loss: Any) -> None:
-        """See `TrainStep`."""
-        self.readings.losses["loss"] = loss
+                self.readings.add("activation_gradients", activation.row, gradient, scale)
 
     def see_before(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Take in what an optimizer is about to use, the first time that it does so in the step."""
-        own = set(map(_identity, variables))
-        self._loss_of |= {id(optimizer): loss for loss, of in self._losses if not own.isdisjoint(of)}
+        scale = self._losses.scale_of(optimizer)
         for gradient, variable in zip(gradients, variables, strict=True):
             row = self._row_of(variable)
             if row is None or row in self._before:
                 continue
-            self._rows[_identity(variable)] = row
+            self._rows[identity(variable)] = row
             self._before[row] = _value(variable)
-            if gradient is not None:
-                self.own_gradients[row] = self._unscaled(_dense(gradient))
+            if gradient is not None and self.replica.in_sync > 1:
+                self.own_gradients[row] = gradient, scale
             if self.replica.number == 0:  # parameters are the same on all of them
                 self.readings.add("weights", row, self._before[row])
                 if gradient is not None and self.replica.in_sync == 1:
-                    self.readings.add("gradients", row, self.own_gradients.pop(row))
+                    self.readings.add("gradients", row, gradient, scale)
 
     def see_reduced(self, gradients_and_variables: Sequence[tuple[Any, Any]]) -> None:
         """See `TrainStep`."""
@@ -353,64 +387,59 @@ class StepTaps(TrainStep):
             if row in self.own_gradients and gradient is not None:
                 del self.own_gradients[row]
                 if self.replica.number == 0:
-                    self.readings.add("gradients", row, _dense(gradient))
+                    self.readings.add("gradients", row, gradient)
 
     def see_replicas(self, replicas: Sequence[TrainStep]) -> None:
         """Add up the gradients of replicas where the sum of them all was not seen."""
-        with self._recorder.contained(TAPS):
+        with self._ours():
+            apart = Apart()
             of_replicas = [taps.own_gradients for taps in replicas if isinstance(taps, StepTaps)]
             for row in self.own_gradients if self.replica.in_sync == len(replicas) else ():
-                gradients = [of_one[row] for of_one in of_replicas if row in of_one]
-                with tf.device(gradients[0].device):
+                gradients = [
+                    unscaled(_dense(of_one[row][0], apart), of_one[row][1]) for of_one in of_replicas if row in of_one
+                ]
+                with tf.device(gradients[0].device or None):
                     self.readings.add("gradients", row, tf.add_n(gradients))
             if self.own_gradients and self.replica.in_sync > len(replicas):
                 self.notices.append(NOT_REDUCED)
-            for of_one in of_replicas:
-                of_one.clear()
 
     def finish(self) -> None:
         """Take in what the step changed, and what it left as it was."""
         if self.replica.number == 0:
-            self._finish_parameters()
-        self._finish_losses()
+            for row, variable in enumerate(self._catalog.variables):
+                if row in self._before:
+                    self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
+                else:  # frozen, or not trained in this step
+                    self.readings.add("weights", row, _value(variable))
         measured = {key for keys in self.readings.keys for key in keys}
         without = dict.fromkeys(a.name for a in self._activations if ("activation_gradients", a.row) not in measured)
         if without:
             self.notices.append(
                 f"Training needs no gradient by the outputs of {', '.join(without)}, so none is recorded."
             )
-        # What the step held must not live as long as the traced function does.
-        self._activations.clear()
-        self._before.clear()
-
-    def _finish_parameters(self) -> None:
-        for row, variable in enumerate(self._catalog.variables):
-            if row in self._before:
-                self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
-            else:  # frozen, or not trained in this step
-                self.readings.add("weights", row, _value(variable))
 
     @property
     def keys(self) -> Sequence[tuple[tuple[str, int], ...]]:
         """The kinds and rows that each tensor stands for."""
         return tuple(map(tuple, self.readings.keys))
 
-    def results(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the tensors taken and the losses."""
-        return self.readings.tensors, self.readings.losses
+    def nothing(self) -> list[Any]:
+        """See `TrainStep`."""
+        return []
 
-    def _finish_losses(self) -> None:
-        """Take what the tapes went back from as the loss; of several optimizers each has its own."""
-        losses = [self._loss_of[id(one)] for one in self._optimizers if id(one) in self._loss_of]
-        if len(losses) > 1:
-            self.readings.losses = {f"loss_{number}": loss for number, loss in enumerate(losses, 1)}
-        elif losses and not self.readings.losses:
-            self.readings.losses["loss"] = losses[0]
-        if not self.readings.losses:
+    def results(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return the tensors taken; the losses, and whether an optimizer skipped the step."""
+        apart = Apart()
+        taken, figures = self.readings.finished(apart), self._loss_figures(apart)
+        if not figures:
             self.notices.append(
                 "The loss is not recorded: the train step does not call compute_loss, and goes back from no single "
                 "number."
             )
+        if self._scaled_gradients:
+            flags = [is_nonfinite(gradient, apart) for gradient in self._scaled_gradients]
+            figures[SKIPPED] = tf.reduce_any(tf.stack(flags))
+        return taken, figures
 
 
 def _current_graph() -> Any:
@@ -420,10 +449,6 @@ def _current_graph() -> Any:
 def is_about_parameters(sources: Any) -> bool:
     """Say whether a tape is asked for gradients by parameters."""
     return any(isinstance(x, (keras.Variable, tf.Variable)) for x in tf.nest.flatten(sources))
-
-
-def _identity(variable: Any) -> int:
-    return id(variable.value if isinstance(variable, keras.Variable) else variable)
 
 
 def _logits(output: Any) -> Any:
@@ -439,10 +464,28 @@ def _value(variable: Any) -> Any:
     return tf.convert_to_tensor(variable.value if isinstance(variable, keras.Variable) else variable)
 
 
-def _dense(gradient: Any) -> Any:
+def _dense(gradient: Any, apart: Apart) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
-    return gradient
+        return tf.math.unsorted_segment_sum(apart(gradient.values), gradient.indices, gradient.dense_shape[0])
+    return apart(gradient)
+
+
+def is_nonfinite(tensor: Any, apart: Apart) -> Any:
+    """Return whether anything in a tensor, or in a sparse gradient, is not finite: a scalar of bool."""
+    values = apart(tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor)
+    return tf.logical_not(tf.reduce_all(tf.math.is_finite(values)))
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [x for x in keras.tree.flatten(structure) if tf.is_tensor(x)]
+
+
+def parts(outputs: Sequence[Any]) -> list[Any]:
+    """Return the plain tensors that outputs consist of: ragged and sparse ones hold their values in one."""
+    return [
+        x.flat_values if isinstance(x, tf.RaggedTensor) else x.values if isinstance(x, tf.SparseTensor) else x
+        for x in outputs
+    ]
 
 
 def _difference(after: Any, before: Any) -> Any:

@@ -103,6 +103,8 @@ def test_a_layer_inside_a_loop_is_told_of(tmp_path, read):
     model = keras.Sequential([keras.Input((2,)), Repeated(), layers.Dense(1)])
     table, notices = table_of(model, np.ones((3, 2)), np.ones(3), tmp_path, read)
     assert [layer.own_name for layer in table.layers] == ["repeated/inner", "dense"]
-    assert notices == (
-        "The activations of repeated/inner are not recorded: it runs inside a loop or a branch of the compiled step.",
+    (notice,) = notices
+    assert notice == (
+        "The activations of repeated/inner are not recorded: it runs inside a loop, a branch or a tf.function of its "
+        "own in the compiled step."
     )

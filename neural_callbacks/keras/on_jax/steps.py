@@ -28,7 +28,7 @@ from keras.src.backend.config import is_nnx_enabled
 from neural.session.histogram import IntArray
 from neural.session.statistics import FloatArray
 from neural_callbacks.keras.activity import squashed_layers
-from neural_callbacks.keras.alarms import SENTINEL, Alarm, Alarms
+from neural_callbacks.keras.alarms import SENTINEL, Alarms, Look
 from neural_callbacks.keras.arrays import measure_arrays
 from neural_callbacks.keras.on_jax.functions import TappedFunction
 from neural_callbacks.keras.on_jax.sentinel import SentinelTaps
@@ -129,7 +129,7 @@ class Steps:
                 continue
             logs, state, taken = result
             if kind is not StepTaps:
-                self._alarms.add(Alarm(step, taken.values, taken.keys, taken.losses))
+                self._alarms.add(Look(step, taken.values, taken.keys, taken.losses))
             with self._watch.recorder.contained(SENTINEL):
                 # What was looked at before a measured step is recorded before it.
                 samples += self._alarms.take(lag=0 if kind is StepTaps else LAG)
