@@ -42,7 +42,7 @@ class Apart:
         operation = tensor.op
         others = (consumer for consumer in tensor.consumers() if consumer.name not in self._own)
         consumers = [other.type for other in others if other.type not in _TAKEN_OUT]
-        if len(consumers) < 2 and operation.type in _REGROUPED:
+        if len(consumers) <= 1 and operation.type in _REGROUPED:
             return self._copy(operation, [self(x) for x in operation.inputs])
         if operation.type == "BiasAdd" and len(consumers) == 1 and consumers[0] in _FUSED:
             product, bias = operation.inputs

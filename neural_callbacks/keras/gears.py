@@ -189,8 +189,9 @@ class Gears:
             self._watch.recorder.notice(sentence)
 
     def _iterations(self) -> Any:
-        optimizer = self._model.optimizer
-        return -1 if optimizer is None else tf.identity(optimizer.iterations.value)
+        optimizer = getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
+        # The public number stands still while gradients are accumulated.
+        return -1 if optimizer is None else tf.identity(optimizer._iterations.value)  # noqa: SLF001
 
     def _may_run(self, *parts: str) -> bool:
         return self._watch.recorder.switched_off.isdisjoint(parts)
@@ -223,6 +224,7 @@ class Gears:
         """Trace a train step with taps; None where a second function would not draw the same random numbers."""
         sites: tuple[Site, ...] = ()
         is_fresh = not self._catalog.variables
+        self._catalog.refresh()
         # Where the model was not built before, the first trace builds it, and more layers are found after it.
         while sites != (found := find_sites(self._model)):
             sites = found

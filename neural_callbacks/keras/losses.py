@@ -62,7 +62,7 @@ class Losses:
             return {f"loss_{number}": tf.reshape(loss, []) for number, loss in enumerate(losses, 1)}
         if self._computed is not None:
             return {"loss": self._computed}
-        return {"loss": tf.reshape(loss, []) for loss in losses}
+        return {"loss": tf.reshape(losses[0], [])} if losses else {}
 
 
 def unscaled(tensor: Any, scale: Any) -> Any:
