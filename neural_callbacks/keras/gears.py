@@ -98,6 +98,11 @@ class Gears:
         own = time.perf_counter() - started - self._tracing
         if function is None:
             depths = [Depth.NOTHING] * count
+            if kind is None and count > 1 and self._watch.has_sentinel:
+                self._watch.recorder.notice(
+                    "Steps that are not sampled are not looked at for what is not finite: the model runs several steps "
+                    "in one execution (steps_per_execution), where nobody can look in between."
+                )
             outputs = plain(iterator)
         elif kind is StepTaps:
             outputs, depths = self._measure(function, plain, iterator, depths, samples)
