@@ -39,6 +39,10 @@ from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disenga
 from neural_callbacks.schedule import Depth
 
 INSTRUMENTED = "the instrumented train step"
+UNSEEN = (
+    "Steps that are not sampled are not looked at for what is not finite: the model runs several steps in one execution "
+    "(steps_per_execution), where nobody can look in between."
+)
 # A device is not waited for: what the sentinel saw there is looked at so many steps later.
 LAG_ON_DEVICES = 2
 # What makes one of what the replicas took, by the kind of the taps and whether tensors are measured on a device.
@@ -122,6 +126,8 @@ class Gears:
             function = self._function(kind, plain, spec)
         if function is None:
             depths = [Depth.NOTHING] * count
+            if kind is None and count > 1 and self._watch.has_sentinel:
+                self._watch.recorder.notice(UNSEEN)
             outputs = self._of_training(plain, iterator)
         elif kind is StepTaps:
             elements = replicas.elements(iterator, self._strategy)
@@ -260,8 +266,7 @@ class Gears:
             if self._built_for is None or self._built_for[0] is not plain or self._built_for[1] != spec:
                 self._functions.clear()
                 self._built_for = plain, spec
-                # Not `iterations`, which counts those alone in which accumulated gradients are applied.
-                self._counters = [optimizer._iterations.value for optimizer in self._optimizers()]  # noqa: SLF001
+                self._counters = [_counter(optimizer) for optimizer in self._optimizers()]
             if kind not in self._functions:
                 if self._is_eager() and not all(layer.built for layer in _layers(self._model)):
                     return None  # this step makes the layers; the next sampled one is measured
@@ -272,6 +277,7 @@ class Gears:
         """Trace a train step with taps; None where a second function would not draw the same random numbers."""
         sites: tuple[Site, ...] = ()
         is_fresh = not self._catalog.variables
+        self._catalog.refresh()
         # Where the model was not built before, the first trace builds it, and more layers are found after it.
         while sites != (found := find_sites(self._model)):
             sites = found
@@ -313,6 +319,14 @@ class Gears:
 
     def _is_eager(self) -> bool:
         return bool(self._model.run_eagerly)
+
+
+def _counter(optimizer: Any) -> Any:
+    """Return the variable that counts how often an optimizer was asked to step.
+
+    Not `iterations`, which stands still while gradients are accumulated.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations.value  # noqa: SLF001
 
 
 def _read(counter: Any) -> Any:

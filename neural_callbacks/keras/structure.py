@@ -124,6 +124,14 @@ class Catalog:
         """Return the row of a layer; None where it was not met so far."""
         return self._layer_rows.get(id(layer))
 
+    def refresh(self) -> None:
+        """Take in which layers and parameters have been frozen, or no longer are."""
+        self._layers = [(site, replace(known, trainable=bool(site.layer.trainable))) for site, known in self._layers]
+        self._parameters = [
+            replace(known, trainable=bool(variable.trainable))
+            for known, variable in zip(self._parameters, self.variables, strict=True)
+        ]
+
     def parameter(self, variable: Any) -> int | None:
         """Return the row of a variable; None where it belongs to no layer met so far."""
         return self._parameter_rows.get(id(variable))

@@ -270,11 +270,9 @@ def adversarial():
             self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
 
         def train_step(self, real):
-            with tf.GradientTape() as d_tape:
-                (d_loss, d_variables), _ = adversaries(self, real, only=0)
+            with tf.GradientTape() as d_tape, tf.GradientTape() as g_tape:
+                (d_loss, d_variables), (g_loss, g_variables) = adversaries(self, real)
             self.d_optimizer.apply(d_tape.gradient(d_loss, d_variables), d_variables)
-            with tf.GradientTape() as g_tape:
-                _, (g_loss, g_variables) = adversaries(self, real, only=1)
             self.g_optimizer.apply(g_tape.gradient(g_loss, g_variables), g_variables)
             return {"d_loss": d_loss, "g_loss": g_loss}
 
@@ -283,18 +281,13 @@ def adversarial():
     return model, {"x": X}
 
 
-def adversaries(model, real, only=None):
+def adversaries(model, real):
     cross = keras.losses.BinaryCrossentropy(from_logits=True)
     noise = keras.random.normal((keras.ops.shape(real)[0], 2), seed=model.seeds)
-    losses = [None, None]
-    if only != 1:
-        fake, true = model.discriminator(model.generator(noise)), model.discriminator(real)
-        loss = cross(keras.ops.zeros_like(fake), fake) + cross(keras.ops.ones_like(true), true)
-        losses[0] = loss, model.discriminator.trainable_variables
-    if only != 0:
-        fake = model.discriminator(model.generator(noise))
-        losses[1] = cross(keras.ops.ones_like(fake), fake), model.generator.trainable_variables
-    return losses
+    fake, true = model.discriminator(model.generator(noise)), model.discriminator(real)
+    d_loss = cross(keras.ops.zeros_like(fake), fake) + cross(keras.ops.ones_like(true), true)
+    g_loss = cross(keras.ops.ones_like(fake), fake)
+    return [(d_loss, model.discriminator.trainable_variables), (g_loss, model.generator.trainable_variables)]
 
 
 KINDS = [
