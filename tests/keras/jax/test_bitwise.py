@@ -22,7 +22,7 @@ EXPECTED = {
     "functional": (["dense", "b", "a"], []),
     "subclassed": (["sequential/dense", "sequential/layer_normalization", "dense_1"], []),
     "mixed_precision": (["dense", "dense_1"], []),
-    "recurrent": (["reshape", "dense", "masking", "lstm", "dense_1"], [NEEDS_NONE.format("reshape")]),
+    "recurrent": (["reshape", "dense", "masked/masking", "masked", "lstm", "dense_1"], [NEEDS_NONE.format("reshape")]),
     "attention": (
         [
             "reshape",

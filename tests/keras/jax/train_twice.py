@@ -87,8 +87,22 @@ def mixed_precision():
     return model
 
 
+class Masked(layers.Layer):
+    """Gives out what its inner layer gave out, with the mask that is on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.masking = layers.Masking(0.0)
+
+    def build(self, _):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, inputs):
+        return self.masking(inputs * self.scale)
+
+
 def recurrent():
-    masked = [layers.Reshape((3, 2)), layers.Dense(2, activation="relu"), layers.Masking(0.0), layers.LSTM(3)]
+    masked = [layers.Reshape((3, 2)), layers.Dense(2, activation="relu"), Masked(), layers.LSTM(3)]
     model = keras.Sequential([keras.Input((6,)), *masked, layers.Dense(3)])
     model.compile("adam", LOGITS)
     return model
