@@ -40,8 +40,8 @@ from neural_callbacks.schedule import Depth
 
 INSTRUMENTED = "the instrumented train step"
 UNSEEN = (
-    "Steps that are not sampled are not looked at for what is not finite: the model runs several steps in one execution "
-    "(steps_per_execution), where nobody can look in between."
+    "Steps that are not sampled are not looked at for what is not finite: the model runs several steps in one "
+    "execution (steps_per_execution), where nobody can look in between."
 )
 # A device is not waited for: what the sentinel saw there is looked at so many steps later.
 LAG_ON_DEVICES = 2
