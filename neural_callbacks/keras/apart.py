@@ -1,9 +1,9 @@
 """Measuring a tensor of a graph without changing what TensorFlow's graph optimizer makes of its neighbours.
 
 That optimizer (Grappler) makes other operations, whose last bit may differ, of those whose result goes to a single
-place: it regroups sums and products, (a * b) * c to a * (b * c), and computes a bias and the activation after it in the
-kernel of the product before. A tap is one more place. Where that matters, the tap gets a result of its own, computed by
-a copy of the operation.
+place: it regroups products, (a * b) * c to a * (b * c), and computes a bias and the activation after it in the kernel of
+the matrix product before. A tap is one more place. Where that matters, the tap gets a result of its own, computed by a
+copy of the operation.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
-# What is regrouped, by the arithmetic optimizer (MinimizeBroadcasts, AddOpsRewrite) and the constant folding.
-_REGROUPED = frozenset({"Add", "AddN", "AddV2", "Mul"})
+# What is regrouped, by the arithmetic optimizer (MinimizeBroadcasts) and the constant folding. Sums are regrouped too,
+# but copies of sums have the optimizer take the others in another order, which is worse.
+_REGROUPED = frozenset({"Mul"})
 # What the remapper fuses with the product and bias before, so that values differ by a bit: with a Relu they do not.
-_FUSED = frozenset({"Add", "AddV2", "Elu", "Sigmoid", "Tanh"})
+_FUSED = frozenset({"Elu", "Sigmoid", "Tanh"})
 # These count for nothing: they ask for a shape only, or are taken out and leave it open how many places come after.
 _TAKEN_OUT = frozenset({"Identity", "IdentityN", "Rank", "Shape", "ShapeN", "Size"})
 # Operations that differ in an attribute are not taken for the same one.

@@ -40,7 +40,7 @@ _BIN_OF_CODE = np.argsort(counts_from_codes(np.arange(histogram.BINS)))
 def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray, IntArray | None]:
     """Return the rows (n, 10) and, if `binned`, counts by code (n, 514) of n floating tensors in the host's memory.
 
-    They are numpy's, or TensorFlow's.
+    They are numpy's, or TensorFlow's; see `host_array`.
     """
     rows = np.empty((len(tensors), len(COLUMNS)))
     counts = np.empty((len(tensors), histogram.BINS), np.int64) if binned else None
@@ -69,7 +69,14 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
 
 
 def host_array(tensor: Any) -> NDArray[Any]:
-    """Return the values of a floating tensor in the host's memory, TensorFlow's or numpy's, as float32 or float64."""
+    """Return the values of a floating tensor in the host's memory, TensorFlow's or numpy's, as float32 or float64.
+
+    Of two tensors, what the first has more than the second.
+    """
+    if isinstance(tensor, tuple):
+        more, less = map(host_array, tensor)
+        difference: NDArray[Any] = more - less
+        return difference
     if isinstance(tensor, np.ndarray):
         return tensor.astype(np.float32) if tensor.itemsize < _SINGLE else tensor
     # A tensor's own numpy() copies; its buffer is read where it lies, except for types that a buffer cannot name.

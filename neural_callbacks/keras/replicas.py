@@ -149,7 +149,8 @@ def measurements(taken: Sequence[Sequence[Any]]) -> Any:
 
 
 def _on_its_device(tensors: Sequence[Any]) -> Any:
-    with tf.device(tensors[0].device if tensors else None):
+    first = next((x for x in tensors if not isinstance(x, tuple)), None)
+    with tf.device(None if first is None else first.device):
         return measure(tensors)
 
 

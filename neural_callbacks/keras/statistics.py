@@ -36,9 +36,13 @@ _STACKABLE = 2**15
 
 
 def measure(tensors: Sequence[Any]) -> Any:
-    """Return the (len(tensors), 524) float64 measurements of floating-point tensors of any shapes."""
+    """Return the (len(tensors), 524) float64 measurements of floating-point tensors of any shapes.
+
+    Of two in the place of one, that of what the first has more than the second.
+    """
     if not tensors:
         return tf.zeros([0, WIDTH], tf.float64)
+    tensors = [_difference(*x) if isinstance(x, tuple) else x for x in tensors]
     together: dict[Hashable, list[int]] = defaultdict(list)
     for number, tensor in enumerate(tensors):
         size = tensor.shape.num_elements()
@@ -47,6 +51,12 @@ def measure(tensors: Sequence[Any]) -> Any:
     parts = [_measured([tensors[number] for number in numbers]) for numbers in together.values()]
     order = np.argsort([number for numbers in together.values() for number in numbers])
     return tf.gather(tf.concat(parts, 0), order)
+
+
+def _difference(more: Any, less: Any) -> Any:
+    if more.dtype == tf.float64:
+        return more - less
+    return tf.cast(more, tf.float32) - tf.cast(less, tf.float32)
 
 
 def split(measurements: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:

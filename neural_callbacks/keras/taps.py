@@ -43,7 +43,9 @@ class Readings:
     """What the taps took from one train step, in the order taken.
 
     `keys[i]` is the kind and row of the measurement of `tensors[i]`, which has the factor `scales[i]` in it (None: 1);
-    a tensor that stands for several rows is listed once and its keys have several entries.
+    a tensor that stands for several rows is listed once and its keys have several entries. Two tensors stand for what
+    the first has more than the second: their difference is for whoever measures it, as taken here it would have the
+    graph optimizer make another last bit of what they were computed from.
     """
 
     keys: list[list[tuple[str, int]]] = field(default_factory=list)
@@ -64,6 +66,9 @@ class Readings:
         """Return the tensors to be measured, each where it lies; sparse gradients are spread out."""
         found = []
         for tensor, scale in zip(self.tensors, self.scales, strict=True):
+            if isinstance(tensor, tuple):
+                found.append(tensor)
+                continue
             with tf.device(tensor.device or None):
                 found.append(unscaled(_dense(tensor, apart), scale))
         return found
@@ -408,7 +413,7 @@ class StepTaps(TrainStep):
         if self.replica.number == 0:
             for row, variable in enumerate(self._catalog.variables):
                 if row in self._before:
-                    self.readings.add("updates", row, _difference(_value(variable), self._before[row]))
+                    self.readings.add("updates", row, (_value(variable), self._before[row]))
                 else:  # frozen, or not trained in this step
                     self.readings.add("weights", row, _value(variable))
         measured = {key for keys in self.readings.keys for key in keys}
@@ -486,9 +491,3 @@ def parts(outputs: Sequence[Any]) -> list[Any]:
         x.flat_values if isinstance(x, tf.RaggedTensor) else x.values if isinstance(x, tf.SparseTensor) else x
         for x in outputs
     ]
-
-
-def _difference(after: Any, before: Any) -> Any:
-    if after.dtype == tf.float64:
-        return after - before
-    return tf.cast(after, tf.float32) - tf.cast(before, tf.float32)
