@@ -1,9 +1,9 @@
 """Measuring a tensor of a graph without changing what TensorFlow's graph optimizer makes of its neighbours.
 
 That optimizer (Grappler) makes other operations, whose last bit may differ, of those whose result goes to a single
-place: it regroups products, (a * b) * c to a * (b * c), and computes a bias and the activation after it in the kernel of
-the matrix product before. A tap is one more place. Where that matters, the tap gets a result of its own, computed by a
-copy of the operation.
+place: it regroups products, (a * b) * c to a * (b * c), and computes a bias and the activation after it in the kernel
+of the matrix product before. A tap is one more place. Where that matters, the tap gets a result of its own, computed by
+a copy of the operation.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def measure_arrays(tensors: Sequence[Any], *, binned: bool) -> tuple[FloatArray,
 
 
 def host_array(tensor: Any) -> NDArray[Any]:
-    """Return the values of a floating tensor in the host's memory, TensorFlow's or numpy's, as float32 or float64.
+    """Return the values of a floating tensor in the host's memory, of TensorFlow, JAX or numpy, as float32 or float64.
 
     Of two tensors, what the first has more than the second.
     """
@@ -77,8 +77,9 @@ def host_array(tensor: Any) -> NDArray[Any]:
         more, less = map(host_array, tensor)
         difference: NDArray[Any] = more - less
         return difference
-    if isinstance(tensor, np.ndarray):
-        return tensor.astype(np.float32) if tensor.itemsize < _SINGLE else tensor
+    if isinstance(tensor.dtype, np.dtype):
+        values = np.asarray(tensor)
+        return values.astype(np.float32) if values.itemsize < _SINGLE else values
     # A tensor's own numpy() copies; its buffer is read where it lies, except for types that a buffer cannot name.
     half = tensor.dtype.size < _SINGLE
     return tensor.numpy().astype(np.float32) if half else np.asarray(memoryview(tensor))

@@ -22,11 +22,8 @@ from typing import Any
 
 import jax
 import keras
-import numpy as np
 from keras.src.backend.config import is_nnx_enabled
 
-from neural.session.histogram import IntArray
-from neural.session.statistics import FloatArray
 from neural_callbacks.keras.activity import squashed_layers
 from neural_callbacks.keras.alarms import SENTINEL, Alarms, Look
 from neural_callbacks.keras.arrays import measure_arrays
@@ -150,7 +147,7 @@ class Steps:
             taken.values,
             keys,
             taken.losses,
-            measured if on_device else _measured_here,
+            measured if on_device else measure_arrays,
             binned=self._watch.is_binned(depth),
             squashed=None if on_device else squashed_layers(self._catalog.layers),
         )
@@ -192,8 +189,3 @@ class Steps:
 def has_accelerator() -> bool:
     """Whether arrays lie in a device's memory, to be measured there; in the host's, numpy is faster."""
     return bool(jax.default_backend() != "cpu")
-
-
-def _measured_here(tensors: list[Any], *, binned: bool) -> tuple[FloatArray, IntArray | None]:
-    """Measure arrays in the host's memory, which numpy reads where they lie."""
-    return measure_arrays([np.asarray(tensor) for tensor in tensors], binned=binned)
