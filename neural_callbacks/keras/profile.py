@@ -45,7 +45,7 @@ class Profiler:
     """Profiles the steps of one model.
 
     The first time that batches of a shape come, the step is rehearsed once unmeasured, since TensorFlow looks up every
-    kernel that it has not used.
+    kernel that it has not used. What that first time takes is paid once, as tracing is, and told apart.
     Nothing here raises into training; a failure switches `PROFILE` off.
     """
 
@@ -84,11 +84,12 @@ class Profiler:
             if kind not in self._prepared:
                 run(lambda step: step)
                 put_back()
-                self._prepared.add(kind)
-                self._preparing_seconds += time.perf_counter() - started
             with profile.in_place():
                 run(profile.step)
-            return NOTHING if PROFILE in recorder.switched_off else profile.finish(catalog)
+        if kind not in self._prepared:
+            self._prepared.add(kind)
+            self._preparing_seconds += time.perf_counter() - started
+        return NOTHING if PROFILE in recorder.switched_off else profile.finish(catalog)
 
     @contextmanager
     def looking(self, function: TappedFunction, catalog: Catalog, recorder: Recorder) -> Iterator[list[Profiles]]:
@@ -105,7 +106,7 @@ class Profiler:
                 found.append(profile.finish(catalog))
 
     def take_preparing_seconds(self) -> float:
-        """Return what rehearsals that were not measured took since this was asked for."""
+        """Return what the first rehearsals of batches of a shape took since this was asked for."""
         taken, self._preparing_seconds = self._preparing_seconds, 0.0
         return taken
 
