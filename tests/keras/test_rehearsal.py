@@ -310,19 +310,18 @@ def test_a_step_with_other_effects_is_not_rehearsed(effect, operation, tmp_path,
     ) in reader.info().notices
 
 
-def test_a_step_under_a_strategy_is_not_rehearsed(tmp_path, read):
-    model = convolution()
-    callback = NeuralDbgCallback(tmp_path, steps=[0])
-    model.fit(X, LABELS, batch_size=4, verbose=0, callbacks=[callback])
-    recorder = callback._watch.recorder
-    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
-        assert Profiler(model).rehearse(None, None, None, recorder) == NOTHING
-    assert recorder.switched_off == {PROFILE}
-    assert recorder._info.notices[-1] == (
-        "Times, memory and FLOPs are not recorded: the model is trained under tf.distribute, whose steps are not run a "
-        "second time."
-    )
-    assert read(callback).info().status == "finished"
+@pytest.mark.usefixtures("deterministic")
+def test_a_step_under_a_strategy_of_one_device_is_rehearsed_as_without(tmp_path, read):
+    def trained(*callbacks):
+        keras.utils.set_random_seed(1)
+        with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+            model = convolution()
+        model.fit(X, LABELS, batch_size=4, shuffle=False, verbose=0, callbacks=list(callbacks))
+        return model.get_weights()
+
+    callback = NeuralDbgCallback(tmp_path, steps=[0, 1])
+    assert all(map(np.array_equal, trained(callback), trained()))
+    assert list(read(callback).profile_steps("trace")) == [0, 1]
 
 
 def test_operations_whose_effects_cannot_be_taken_back_are_known():
