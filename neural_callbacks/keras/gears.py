@@ -76,12 +76,14 @@ class Gears:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._strategy = model.distribute_strategy
+        self._spans_processes = replicas.spans_processes(self._strategy)
         self._catalog = Catalog()
         self._watch: Watch
         self._built_for: tuple[Any, Any] | None = None
         self._functions: dict[type[TrainStep], TappedFunction | None] = {}
         self._specs = Specs()
-        self._counters: list[Any] = []
+        self._latest_source: tuple[Any, Any, Any] | None = None
+        self._counters: list[Callable[[], Any]] = []
         # The seconds of the present execution that tracing took, and that training took.
         self._tracing = self._training = 0.0
         self._alarms: Alarms
@@ -111,6 +113,7 @@ class Gears:
     def end(self) -> None:
         """See `Observer`."""
         disengage(self._model)
+        self._latest_source = None
         self._watch.take(self._alarms.take(lag=0), self._catalog.table())
 
     def _run(self, count: int, plain: Callable[..., Any], iterator: Any) -> Any:
@@ -122,7 +125,7 @@ class Gears:
         kind = StepTaps if any(depths) else SentinelTaps if count == 1 and self._watch.has_sentinel else None
         function = None
         if kind is not None:
-            iterator, spec = self._with_spec(iterator)
+            iterator, elements, spec = self._source(iterator)
             function = self._function(kind, plain, spec)
         if function is None:
             depths = [Depth.NOTHING] * count
@@ -130,10 +133,9 @@ class Gears:
                 self._watch.recorder.notice(UNSEEN)
             outputs = self._of_training(plain, iterator)
         elif kind is StepTaps:
-            elements = replicas.elements(iterator, self._strategy)
             outputs, depths = self._measure(function, plain, elements, depths, samples)
         else:
-            element = self._of_training(next, replicas.elements(iterator, self._strategy))
+            element = self._of_training(next, elements)
             outputs = self._look(function, partial(replicas.run_plainly, plain, element), element, samples)
         compiling = 0.0 if function is None else function.take_seconds()
         preparing = self._profiler.take_preparing_seconds()
@@ -186,7 +188,7 @@ class Gears:
         try:
             (outputs, taken, scalars), (profiles, figures) = self._profiled(function, element, depth)
         except Exception:
-            if replicas.spans_processes(self._strategy):
+            if self._spans_processes:
                 raise
             with self._watch.recorder.contained(INSTRUMENTED):
                 raise
@@ -231,7 +233,7 @@ class Gears:
         try:
             outputs, flags, scalars = self._of_training(function, element)
         except Exception:
-            if replicas.spans_processes(self._strategy):
+            if self._spans_processes:
                 raise
             with self._watch.recorder.contained(SENTINEL):
                 raise
@@ -248,7 +250,7 @@ class Gears:
     def _iterations(self) -> list[Any] | None:
         """Return how often each optimizer was asked to step, a copy on its device; None where that cannot be known."""
         with self._watch.recorder.contained(INSTRUMENTED):
-            return [_read(counter) for counter in self._counters]
+            return [read() for read in self._counters]
         return None
 
     def _may_run(self, *parts: str) -> bool:
@@ -263,15 +265,21 @@ class Gears:
         if not self._may_run(*parts):
             return None
         with self._watch.recorder.contained(parts[0]):
-            if self._built_for is None or self._built_for[0] is not plain or self._built_for[1] != spec:
+            if not self._is_built_for(plain, spec):
                 self._functions.clear()
                 self._built_for = plain, spec
-                self._counters = [_counter(optimizer) for optimizer in self._optimizers()]
+                self._counters = [_counting(optimizer) for optimizer in self._optimizers()]
             if kind not in self._functions:
                 if self._is_eager() and not all(layer.built for layer in _layers(self._model)):
                     return None  # this step makes the layers; the next sampled one is measured
                 self._functions[kind] = self._traced(kind, spec)
         return self._functions.get(kind)
+
+    def _is_built_for(self, plain: Callable[..., Any], spec: Any) -> bool:
+        if self._built_for is None or self._built_for[0] is not plain:
+            return False
+        # To compare what is the same takes a while, for every step.
+        return self._built_for[1] is spec or bool(self._built_for[1] == spec)
 
     def _traced(self, kind: type[TrainStep], spec: Any) -> TappedFunction | None:
         """Trace a train step with taps; None where a second function would not draw the same random numbers."""
@@ -304,15 +312,19 @@ class Gears:
             step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=is_compiled, is_inner=True
         )
 
-    def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
-        """Return what is to be iterated over, and the specification of one of its `replicas.elements`."""
+    def _source(self, iterator: Any) -> tuple[Any, Any, Any]:
+        """Return what is to be iterated over, its `replicas.elements`, and the specification of one of these."""
+        if self._latest_source is not None and self._latest_source[0] is iterator:
+            return self._latest_source
         if (spec := replicas.spec_of_elements(iterator, self._strategy)) is not None:
-            return iterator, spec
+            self._latest_source = iterator, replicas.elements(iterator, self._strategy), spec
+            return self._latest_source
         batch = next(iterator)  # of train_on_batch, which has just this one; what is missing in it is None
         with self._watch.recorder.contained(INSTRUMENTED):
             batch = tf.nest.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), batch)
             self._specs.meet(batch)
-        return iter([batch]), self._specs.spec
+        only = iter([batch])
+        return only, only, self._specs.spec
 
     def _optimizers(self) -> Sequence[Any]:
         return optimizers_of(self._model)
@@ -321,19 +333,16 @@ class Gears:
         return bool(self._model.run_eagerly)
 
 
-def _counter(optimizer: Any) -> Any:
-    """Return the variable that counts how often an optimizer was asked to step.
+def _counting(optimizer: Any) -> Callable[[], Any]:
+    """Return a function that reads how often an optimizer was asked to step.
 
-    Not `iterations`, which stands still while gradients are accumulated.
+    That is not `iterations`, which stands still while gradients are accumulated.
     """
-    return getattr(optimizer, "inner_optimizer", optimizer)._iterations.value  # noqa: SLF001
-
-
-def _read(counter: Any) -> Any:
+    counter = getattr(optimizer, "inner_optimizer", optimizer)._iterations.value  # noqa: SLF001
     if isinstance(counter, tf.distribute.DistributedValues):
-        return tf.identity(counter)
+        return partial(tf.identity, counter)
     # A reading by itself takes a fifth of the time of a tensor made of the variable.
-    return tf.raw_ops.ReadVariableOp(resource=counter.handle, dtype=counter.dtype)
+    return partial(tf.raw_ops.ReadVariableOp, resource=counter.handle, dtype=counter.dtype)
 
 
 def _layers(model: Any) -> Sequence[Any]:

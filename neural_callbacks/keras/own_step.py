@@ -52,11 +52,12 @@ class OwnStep(Gears):
             step, self._strategy, taps, finish, run_eagerly=self._is_eager(), jit_compile=compiled, is_inner=compiled
         )
 
-    def _with_spec(self, iterator: Any) -> tuple[Any, Any]:
+    def _source(self, iterator: Any) -> tuple[Any, Any, Any]:
         batch = next(iterator)
         with self._watch.recorder.contained(INSTRUMENTED):
             self._specs.meet(batch)
-        return iter([batch]), self._specs.spec
+        only = iter([batch])
+        return only, only, self._specs.spec
 
     def _optimizers(self) -> Sequence[Any]:
         return self._given or optimizers_of(self._model)

@@ -202,16 +202,21 @@ def engage(model: Any, run: Callable[..., Any]) -> None:
     plain = plain_of(model)
 
     def watched(*args: Any) -> Any:
-        model.train_function = plain
+        _put(model, plain)
         return run(plain, *args)
 
     watched.plain = plain  # type: ignore[attr-defined]
-    model.train_function = watched
+    _put(model, watched)
 
 
 def disengage(model: Any) -> None:
     """Give the model its own train function back, should the call that `engage` prepared never have come."""
-    model.train_function = plain_of(model)
+    _put(model, plain_of(model))
+
+
+def _put(model: Any, train_function: Callable[..., Any]) -> None:
+    # Past Keras' tracking of attributes, which takes 0.02 ms in every step.
+    vars(model)["train_function"] = train_function
 
 
 def plain_of(model: Any) -> Callable[..., Any]:
