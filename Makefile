@@ -19,7 +19,7 @@ ifeq ($(filter tensorflow pytorch,$(BACKEND)),)
 	@echo "BACKEND=$(BACKEND) is not a backend: write make demo BACKEND=tensorflow or BACKEND=pytorch." >&2; exit 1
 endif
 	@python=$$(scripts/find-python) && exec "$$python" scripts/set_up.py $(EXTRA)
-	@exec $(BIN)/neural debug examples/mnist.neural --backend $(BACKEND) --port $(PORT)
+	@exec $(BIN)/neural debug examples/mnist.neural --backend $(BACKEND) --port $(PORT) --every 10
 
 test: lint
 	@exec $(BIN)/pytest -q
