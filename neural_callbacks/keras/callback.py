@@ -126,8 +126,9 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the session: it ran to its end."""
         del logs
-        if self._observer is not None:
-            self._observer.end()
+        if self._observer is not None and self._watch is not None:
+            with self._watch.recorder.contained("the gears"):
+                self._observer.end()
         if self._watch is not None:
             self._step = self._watch.step
             self._watch.close()

@@ -33,8 +33,9 @@ from neural_callbacks.keras.samples import Sample
 from neural_callbacks.keras.sentinel import SentinelTaps
 from neural_callbacks.keras.specs import Specs
 from neural_callbacks.keras.statistics import measured
+from neural_callbacks.keras.step_taps import StepTaps
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
-from neural_callbacks.keras.taps import TAPS, StepTaps, Subject, Taken, TrainStep
+from neural_callbacks.keras.taps import TAPS, Subject, Taken, TrainStep
 from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
 from neural_callbacks.schedule import Depth
 
@@ -140,9 +141,10 @@ class Gears:
         compiling = 0.0 if function is None else function.take_seconds()
         preparing = self._profiler.take_preparing_seconds()
         own = time.perf_counter() - started - self._training - self._tracing - preparing
-        table = self._catalog.table() if samples else None
         tracing = self._tracing + compiling + preparing
-        self._watch.ended(depths, samples=samples, table=table, own=own, tracing=tracing)
+        with self._watch.recorder.contained(INSTRUMENTED):
+            table = self._catalog.table() if samples else None
+            self._watch.ended(depths, samples=samples, table=table, own=own, tracing=tracing)
         return outputs
 
     def _of_training(self, run: Callable[[Any], Any], element: Any) -> Any:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from neural_callbacks import NeuralDbgCallback
-from neural_callbacks.keras.taps import StepTaps
+from neural_callbacks.keras.step_taps import StepTaps
 
 STEPS_AN_EPOCH = 4  # of 8 rows, the last one of 6
 
