@@ -17,7 +17,7 @@ from neural.session.statistics import reference_row
 from neural_callbacks import NeuralDbgCallback
 from neural_callbacks.keras import replicas
 from neural_callbacks.keras.functions import TappedFunction
-from neural_callbacks.keras.taps import NOT_REDUCED
+from neural_callbacks.keras.step_taps import NOT_REDUCED
 
 
 def tasks_of(jobs):
