@@ -189,7 +189,7 @@ def _makes(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True)
     except OSError:
-        return not folder.is_dir()
+        return not os.path.isdir(folder)  # noqa: PTH112 - Path.is_dir raises where one may not look
     return True
 
 

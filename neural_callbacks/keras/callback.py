@@ -114,14 +114,9 @@ class NeuralDbgCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
         There is no `on_train_batch_end`: for that Keras would have all callbacks wait for every step's figures.
         """
-        del logs
+        del batch, logs
         if self._observer is not None:
-            self._observer.engage(self._steps_in_execution(batch))
-
-    def _steps_in_execution(self, batch: int) -> int:
-        planned: int = self.model.steps_per_execution
-        total = (self.params or {}).get("steps")
-        return planned if total is None else max(1, min(planned, total - batch))
+            self._observer.engage(self.model.steps_per_execution)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the session: it ran to its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from neural_callbacks.keras import replicas
@@ -20,8 +22,15 @@ from neural_callbacks.keras.taps import Taken, TrainStep
 # Operations whose random state lives in the compiled function that has them: a second function would draw anew.
 _STATEFUL_RANDOM = frozenset(
     {
+        "AllCandidateSampler",
+        "FixedUnigramCandidateSampler",
+        "FractionalAvgPool",
+        "FractionalMaxPool",
+        "LearnedUnigramCandidateSampler",
+        "LogUniformCandidateSampler",
         "Multinomial",
         "ParameterizedTruncatedNormal",
+        "RandomCrop",
         "RandomGamma",
         "RandomPoisson",
         "RandomPoissonV2",
@@ -29,7 +38,11 @@ _STATEFUL_RANDOM = frozenset(
         "RandomStandardNormal",
         "RandomUniform",
         "RandomUniformInt",
+        "SampleDistortedBoundingBox",
+        "SampleDistortedBoundingBoxV2",
+        "ThreadUnsafeUnigramCandidateSampler",
         "TruncatedNormal",
+        "UniformCandidateSampler",
     }
 )
 
@@ -45,7 +58,7 @@ class TappedFunction:
     `finish` makes one of what all took, outside of what XLA compiles: it would take a second for each tensor measured.
     `is_inner` says that the plain step, too, is a function that another calls. `keys` and `notices` are those of the
     latest trace, or of the latest run where it runs eagerly. `seconds` is what tracing it and its first call took,
-    which compiles it.
+    which compiles it. `draws` tells whether Python's or numpy's global random stream moved while it was traced.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class TappedFunction:
         self.keys: tuple[Any, ...] = ()
         self.notices: list[str] = []
         self.seconds = 0.0
+        self.draws = False
         self._step = step
         self._strategy = strategy
         self._around: LookedAt = lambda step: step
@@ -84,7 +98,9 @@ class TappedFunction:
         started = time.perf_counter()
         if not self._is_eager:
             function = tf.function(self._function)
+            before = _streams()
             traced = function.get_concrete_function(spec)
+            self.draws = _streams() != before
             self._graph = traced.graph
             # The trace itself is called, where nothing but tensors is given: to find it takes longer than to call it.
             is_plain = all(isinstance(part, tf.TensorSpec) for part in tf.nest.flatten(spec))
@@ -164,6 +180,11 @@ def plain_step(model: Any, batch: Any, looked_at: LookedAt) -> Any:
     batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
     outputs = model.distribute_strategy.run(looked_at(model.train_step), args=(batch,))
     return replicas.reduced(outputs, model.distribute_strategy)
+
+
+def _streams() -> tuple[Any, ...]:
+    kind, keys, *more = np.random.get_state()  # noqa: NPY002 - the global stream, which users draw from
+    return random.getstate(), kind, np.asarray(keys).tobytes(), *more
 
 
 def has_accelerator() -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,8 +36,8 @@ from neural_callbacks.keras.specs import Specs
 from neural_callbacks.keras.statistics import measured
 from neural_callbacks.keras.step_taps import StepTaps
 from neural_callbacks.keras.structure import Catalog, Site, find_sites
-from neural_callbacks.keras.taps import TAPS, Subject, Taken, TrainStep
-from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage
+from neural_callbacks.keras.taps import SCOPE, TAPS, Subject, Taken, TrainStep
+from neural_callbacks.keras.watch import Frameable, Unobservable, Watch, disengage, engage, plain_of
 from neural_callbacks.schedule import Depth
 
 INSTRUMENTED = "the instrumented train step"
@@ -46,6 +47,12 @@ UNSEEN = (
 )
 # A device is not waited for: what the sentinel saw there is looked at so many steps later.
 LAG_ON_DEVICES = 2
+# So many kinds of batches are traced at most: each trace takes seconds, and stays in memory.
+MOST_TRACES = 8
+TOO_MANY = (
+    f"Steps on batches of other kinds than the first {MOST_TRACES} are not recorded: the step is traced for each kind, "
+    "whether that is a structure, a type or a Python value. Give tensors in place of Python values that vary."
+)
 # What makes one of what the replicas took, by the kind of the taps and whether tensors are measured on a device.
 _FINISH: dict[tuple[type[TrainStep], bool], Callable[[Sequence[Any]], Any]] = {
     (StepTaps, False): replicas.tensors,
@@ -63,12 +70,23 @@ def observer_of(model: Any) -> Gears:
     """
     if (reason := replicas.why_unobservable(model)) is not None:
         raise Unobservable(reason)
-    if type(model).make_train_function is not keras.Model.make_train_function:
+    plain = plain_of(model)
+    is_own = plain is not None and not getattr(plain, "__module__", "").startswith("keras.")
+    if is_own or type(model).make_train_function is not keras.Model.make_train_function:
         raise Unobservable(
             f"Nothing is recorded: {type(model).__name__} makes its own train function (make_train_function), and only "
             "Keras' own can be traced with taps in it. Override train_step in its place."
         )
     return Gears(model)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What is traced for a train function and one kind of batches; None where the step cannot be tapped."""
+
+    plain: Callable[..., Any]
+    spec: Any
+    functions: dict[type[TrainStep], TappedFunction | None]
 
 
 class Gears:
@@ -80,8 +98,7 @@ class Gears:
         self._spans_processes = replicas.spans_processes(self._strategy)
         self._catalog = Catalog()
         self._watch: Watch
-        self._built_for: tuple[Any, Any] | None = None
-        self._functions: dict[type[TrainStep], TappedFunction | None] = {}
+        self._built: list[_Built] = []
         self._specs = Specs()
         self._latest_source: tuple[Any, Any, Any] | None = None
         self._counters: list[Callable[[], Any]] = []
@@ -101,6 +118,9 @@ class Gears:
         self._watch = watch
         self._alarms = Alarms(watch)
         self._has_accelerator = has_accelerator()
+        with watch.recorder.contained(INSTRUMENTED):
+            self._counters = [_counting(optimizer) for optimizer in self._optimizers()]
+        self._kinds = ((StepTaps,) if watch.may_sample else ()) + ((SentinelTaps,) if watch.has_sentinel else ())
         if self._has_accelerator:
             watch.recorder.notice(ON_A_DEVICE)
         if self._strategy.num_replicas_in_sync > 1:
@@ -109,7 +129,7 @@ class Gears:
     def engage(self, count: int) -> None:
         """See `Observer`."""
         with self._watch.recorder.contained(INSTRUMENTED):
-            engage(self._model, partial(self._run, count))
+            engage(self._model, partial(self._run, count), self._watch.recorder)
 
     def end(self) -> None:
         """See `Observer`."""
@@ -132,7 +152,9 @@ class Gears:
             depths = [Depth.NOTHING] * count
             if kind is None and count > 1 and self._watch.has_sentinel:
                 self._watch.recorder.notice(UNSEEN)
+            before = self._iterations() if count > 1 else None
             outputs = self._of_training(plain, iterator)
+            depths = depths[: self._made(count, before)]
         elif kind is StepTaps:
             outputs, depths = self._measure(function, plain, elements, depths, samples)
         else:
@@ -189,8 +211,8 @@ class Gears:
         iterations = self._iterations()
         try:
             (outputs, taken, scalars), (profiles, figures) = self._profiled(function, element, depth)
-        except Exception:
-            if self._spans_processes:
+        except Exception as error:
+            if self._spans_processes or self._is_the_users(error):
                 raise
             with self._watch.recorder.contained(INSTRUMENTED):
                 raise
@@ -215,10 +237,20 @@ class Gears:
             result = self._of_training(function, element)
         return result, found[0] if found else NOTHING
 
+    def _is_the_users(self, error: Exception) -> bool:
+        """Say whether an error that a step ended with would have come without us too.
+
+        What fails in taps is contained there. So it is ours where it is of an operation that we put in, or of what we
+        do around the compiled step; and where memory ran out, which has more to hold.
+        """
+        if self._is_eager():
+            return True
+        is_ours = isinstance(error, tf.errors.ResourceExhaustedError) or SCOPE in str(error)
+        return isinstance(error, tf.errors.OpError) and not is_ours
+
     def _outputs_after_a_failure(self, plain: Callable[[], Any], step: int, iterations: Sequence[Any] | None) -> Any:
         now = self._iterations()
         if now is not None and iterations is not None and list(map(int, now)) == list(map(int, iterations)):
-            # Should the error have been the model's own, it comes again here, as without us.
             return plain()
         return self._outputs_of_a_lost_step(plain, step)
 
@@ -234,8 +266,8 @@ class Gears:
         iterations = self._iterations()
         try:
             outputs, flags, scalars = self._of_training(function, element)
-        except Exception:
-            if self._spans_processes:
+        except Exception as error:
+            if self._spans_processes or self._is_the_users(error):
                 raise
             with self._watch.recorder.contained(SENTINEL):
                 raise
@@ -255,6 +287,12 @@ class Gears:
             return [read() for read in self._counters]
         return None
 
+    def _made(self, planned: int, before: Sequence[Any] | None) -> int:
+        """Return how many steps the plain function made of those planned: the last data may be fewer."""
+        after = self._iterations() if before else None
+        made = int(after[0]) - int(before[0]) if after and before else planned
+        return made if 0 < made <= planned else planned
+
     def _may_run(self, *parts: str) -> bool:
         return self._watch.recorder.switched_off.isdisjoint(parts)
 
@@ -267,21 +305,32 @@ class Gears:
         if not self._may_run(*parts):
             return None
         with self._watch.recorder.contained(parts[0]):
-            if not self._is_built_for(plain, spec):
-                self._functions.clear()
-                self._built_for = plain, spec
-                self._counters = [_counting(optimizer) for optimizer in self._optimizers()]
-            if kind not in self._functions:
+            built = self._built_for(plain, spec)
+            if built is None:
+                return None
+            if kind not in built.functions:
                 if self._is_eager() and not all(layer.built for layer in _layers(self._model)):
                     return None  # this step makes the layers; the next sampled one is measured
-                self._functions[kind] = self._traced(kind, spec)
-        return self._functions.get(kind)
+                # All of them now, as the model's own is: what the Python code looks at may be another thing later.
+                kinds = {kind: None} if self._is_eager() else dict.fromkeys((kind, *self._kinds))
+                for each in kinds:
+                    built.functions[each] = self._traced(each, spec)
+            return built.functions[kind]
+        return None
 
-    def _is_built_for(self, plain: Callable[..., Any], spec: Any) -> bool:
-        if self._built_for is None or self._built_for[0] is not plain:
-            return False
-        # To compare what is the same takes a while, for every step.
-        return self._built_for[1] is spec or bool(self._built_for[1] == spec)
+    def _built_for(self, plain: Callable[..., Any], spec: Any) -> _Built | None:
+        """Return what is traced for a train function and batches of `spec`; None where that would be too many."""
+        self._built = [built for built in self._built if built.plain is plain]
+        for built in self._built:
+            # To compare what is the same takes a while, for every step.
+            if built.spec is spec or built.spec == spec:
+                return built
+        if len(self._built) >= MOST_TRACES:
+            self._watch.recorder.notice(TOO_MANY)
+            return None
+        self._built.append(_Built(plain, spec, {}))
+        self._counters = [_counting(optimizer) for optimizer in self._optimizers()]
+        return self._built[-1]
 
     def _traced(self, kind: type[TrainStep], spec: Any) -> TappedFunction | None:
         """Trace a train step with taps; None where a second function would not draw the same random numbers."""
@@ -323,7 +372,8 @@ class Gears:
             return self._latest_source
         batch = next(iterator)  # of train_on_batch, which has just this one; what is missing in it is None
         with self._watch.recorder.contained(INSTRUMENTED):
-            batch = tf.nest.map_structure(lambda x: None if x is None else tf.convert_to_tensor(x), batch)
+            if not self._is_eager():
+                batch = tf.nest.map_structure(_tensor, batch)
             self._specs.meet(batch)
         only = iter([batch])
         return only, only, self._specs.spec
@@ -332,7 +382,11 @@ class Gears:
         return optimizers_of(self._model)
 
     def _is_eager(self) -> bool:
-        return bool(self._model.run_eagerly)
+        return bool(self._model.run_eagerly) or tf.config.functions_run_eagerly()
+
+
+def _tensor(x: Any) -> Any:
+    return x if x is None or tf.is_tensor(x) else tf.convert_to_tensor(x)
 
 
 def _counting(optimizer: Any) -> Callable[[], Any]:

@@ -54,16 +54,32 @@ class OwnStep(Gears):
 
     def _source(self, iterator: Any) -> tuple[Any, Any, Any]:
         batch = next(iterator)
+        signature = getattr(self._train_step, "input_signature", None)
+        tapped: Any = batch
+        spec: Any = None
         with self._watch.recorder.contained(INSTRUMENTED):
-            self._specs.meet(batch)
-        only = iter([batch])
-        return only, only, self._specs.spec
+            if signature is not None and not batch[1]:
+                tapped, spec = (_cast(batch[0], signature), {}), (signature, {})
+            else:
+                self._specs.meet(batch)
+                spec = self._specs.spec
+        return iter([batch]), iter([tapped]), spec
 
     def _optimizers(self) -> Sequence[Any]:
         return self._given or optimizers_of(self._model)
 
     def _is_eager(self) -> bool:
         return not _is_compiled(self._train_step) or tf.config.functions_run_eagerly()
+
+
+def _cast(arguments: Sequence[Any], signature: Sequence[Any]) -> tuple[Any, ...]:
+    """Return arguments as tf.function makes them for its signature."""
+    pairs = zip(arguments, signature, strict=True)
+    return tuple(tf.nest.map_structure(lambda kind, x: _as(x, kind), kind, x) for x, kind in pairs)
+
+
+def _as(x: Any, kind: Any) -> Any:
+    return x if tf.is_tensor(x) or not isinstance(kind, tf.TensorSpec) else tf.convert_to_tensor(x, kind.dtype)
 
 
 def _is_compiled(function: Callable[..., Any]) -> bool:

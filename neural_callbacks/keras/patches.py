@@ -31,8 +31,10 @@ def _tapped_gradient(tape: Any, target: Any, sources: Any, *args: Any, **kwargs:
 @contextmanager
 def tapped_tape(tap: Callable[..., Any]) -> Iterator[None]:
     """Let `tap` see what this thread asks its gradient tapes; other threads' tapes are left alone."""
-    global _tape_users  # noqa: PLW0603 - the class is shared by all threads, and must be as it was after the last one
+    global _tape_users, _tape_gradient  # noqa: PLW0603 - the class is shared by all threads, and must be as it was after the last one
     with _tape_lock:
+        if not _tape_users:
+            _tape_gradient = tf.GradientTape.gradient  # which somebody else may have replaced meanwhile
         _tape_users += 1
         tf.GradientTape.gradient = _tapped_gradient
     stack = _tape_taps.__dict__.setdefault("stack", [])

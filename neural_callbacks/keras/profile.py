@@ -71,6 +71,8 @@ class Profiler:
         return NOTHING
 
     def _reason_against(self, function: TappedFunction) -> str:
+        if function.draws:
+            return "for them the step runs once more, and its code draws from Python's or numpy's global random stream"
         if found := effects(function.operations):
             return f"for them the step runs once more, and what it does with {', '.join(found)} could not be taken back"
         return ""

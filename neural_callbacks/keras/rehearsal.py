@@ -2,20 +2,18 @@
 
 What a step changes are variables: those that the traced step reads or writes, and all that Keras knows of the model,
 its optimizers and its metrics. Their values are kept and assigned back, bit by bit. Python's side of it, which Keras
-keeps too (as the losses that layers add), and the random streams of Python and numpy are put back as well. Where a step
-has effects beyond these, it is not rehearsed.
+keeps too (as the losses that layers add), is put back as well. Where a step has effects beyond these, it is not
+rehearsed. Nor is one that draws from the random streams of Python or numpy: other threads draw from these too.
 """
 
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import op_def_registry
@@ -65,13 +63,10 @@ def taken_back(model: Any, optimizers: Sequence[Any], captured: Sequence[Any]) -
     """
     variables = _Variables(model, optimizers, captured)
     attributes = _Attributes(_owners(model, optimizers))
-    streams = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global stream, which users draw from
 
     def put_back() -> None:
         variables.put_back()
         attributes.put_back()
-        random.setstate(streams[0])
-        np.random.set_state(streams[1])  # noqa: NPY002 - see above
 
     try:
         yield put_back
@@ -108,6 +103,10 @@ def _dtype(handle: Any) -> Any:
     return tf.as_dtype(data.shape_and_type[0].dtype) if data is not None and data.shape_and_type else None
 
 
+# Another thread may ask for these at any time.
+_REQUESTS = frozenset({"stop_training", "stop_evaluating", "stop_predicting"})
+
+
 class _Attributes:
     """What Python objects hold now: their attributes, and what is in those that are lists, sets or dictionaries."""
 
@@ -127,8 +126,8 @@ class _Attributes:
                 set.intersection_update(container, before)
                 set.update(container, before)
             else:
-                dict.update(container, before)
-                for key in [key for key in container if key not in before]:
+                dict.update(container, {key: value for key, value in before.items() if key not in _REQUESTS})
+                for key in [key for key in container if key not in before and key not in _REQUESTS]:
                     dict.pop(container, key)
 
 

@@ -30,7 +30,7 @@ from neural_callbacks.keras.structure import Catalog, Site
 from neural_callbacks.recorder import Recorder
 
 TAPS = "the taps in the train step"
-_SCOPE = "neuraldbg/"  # the slash makes it the same wherever it is opened
+SCOPE = "neuraldbg/"  # the slash makes it the same wherever it is opened
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TrainStep:
 
         The graph optimizer orders some by their names, which have numbers in them.
         """
-        with self._recorder.contained(self.part), tf.name_scope(_SCOPE):
+        with self._recorder.contained(self.part), tf.name_scope(SCOPE):
             yield
 
     def see_layer(self, site: Site, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

@@ -87,6 +87,11 @@ class Watch:
         # The latest step that was found sound, beside the frames and by a frame; and the latest that was not.
         self._sound, self._sound_frame, self._broken_frame = -1, -1, -1
 
+    @property
+    def may_sample(self) -> bool:
+        """Whether any step will be measured."""
+        return self._schedule.steps != ()
+
     def plan(self, count: int) -> list[Depth]:
         """Return what to measure of each of the next `count` steps, which run in one execution."""
         if FRAMES in self.recorder.switched_off:
@@ -194,24 +199,36 @@ class Watch:
         self.recorder.close(error)
 
 
-def engage(model: Any, run: Callable[..., Any]) -> None:
+ANOTHER = (
+    "Another observer was to watch the same steps of this model; those that both were to see are recorded by the later "
+    "one alone."
+)
+
+
+def engage(model: Any, run: Callable[..., Any], recorder: Recorder) -> None:
     """Let the next call of `model.train_function` be `run(plain, *args)`, `plain` the model's own.
 
-    Before anything else that call gives the model its own function back.
+    Before anything else that call gives the model its own function back. If it is made in another fit than this one,
+    which an error may have ended, it is that of `plain`. A model without a train function yet is left alone.
     """
-    plain = plain_of(model)
+    plain, fit = plain_of(model), vars(model).get("history")
+    if plain is None:
+        return
 
     def watched(*args: Any) -> Any:
         _put(model, plain)
-        return run(plain, *args)
+        return run(plain, *args) if vars(model).get("history") is fit else plain(*args)
 
-    watched.plain = plain  # type: ignore[attr-defined]
+    if getattr(model.train_function, "fit", None) is fit and fit is not None:
+        recorder.notice(ANOTHER)
+    watched.plain, watched.fit = plain, fit  # type: ignore[attr-defined]
     _put(model, watched)
 
 
 def disengage(model: Any) -> None:
     """Give the model its own train function back, should the call that `engage` prepared never have come."""
-    _put(model, plain_of(model))
+    if (plain := plain_of(model)) is not None:
+        _put(model, plain)
 
 
 def _put(model: Any, train_function: Callable[..., Any]) -> None:
@@ -219,7 +236,7 @@ def _put(model: Any, train_function: Callable[..., Any]) -> None:
     vars(model)["train_function"] = train_function
 
 
-def plain_of(model: Any) -> Callable[..., Any]:
-    """Return the model's own train function."""
-    plain: Callable[..., Any] = getattr(model.train_function, "plain", model.train_function)
+def plain_of(model: Any) -> Callable[..., Any] | None:
+    """Return the model's own train function; None where it has none yet."""
+    plain: Callable[..., Any] | None = getattr(model.train_function, "plain", model.train_function)
     return plain

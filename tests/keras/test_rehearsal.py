@@ -210,7 +210,6 @@ def counting():
             self.calls += 1
             self.seen.append(self.calls)
             self.names[self.calls] = inputs
-            self.latest = random.random(), np.random.rand()  # noqa: NPY002, S311 - the global streams
             self.add_loss(keras.ops.mean(inputs))
             return inputs
 
@@ -226,6 +225,23 @@ def test_python_side_state_is_as_before(build, tmp_path, monkeypatch):
     model.fit(X, LABELS, batch_size=4, verbose=0, callbacks=[NeuralDbgCallback(tmp_path, steps=[0, 1])])
     assert len(at_rehearsals.pairs) == 2
     at_rehearsals.assert_nothing_changed()
+
+
+def test_a_step_that_draws_from_the_global_random_streams_is_not_rehearsed(tmp_path, read):
+    class Drawing(layers.Layer):
+        def call(self, inputs):
+            return inputs * np.random.rand()  # noqa: NPY002 - the global stream
+
+    model = keras.Sequential([keras.Input((6, 6, 2)), Drawing(), layers.Flatten(), layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callback = NeuralDbgCallback(tmp_path, steps=[0])
+    model.fit(X, LABELS, batch_size=4, verbose=0, callbacks=[callback])
+    reader = read(callback)
+    assert not list(reader.profile_steps("trace"))
+    assert (
+        "Times, memory and FLOPs are not recorded: for them the step runs once more, and its code draws from Python's "
+        "or numpy's global random stream."
+    ) in reader.info().notices
 
 
 def test_a_failure_is_taken_back_and_training_goes_on(tmp_path, read, monkeypatch):

@@ -11,7 +11,7 @@ from neural.session.frame import Frame
 from neural.session.layers import Layer, LayerTable
 from neural.session.reader import SessionReader
 from neural.session.statistics import unmeasured
-from neural_callbacks.keras.watch import Watch, disengage, engage
+from neural_callbacks.keras.watch import ANOTHER, Watch, disengage, engage
 from neural_callbacks.recorder import Recorder
 from neural_callbacks.schedule import Depth, schedule_from
 
@@ -112,16 +112,28 @@ def test_what_fails_to_make_a_frame_is_said_once_and_nothing_is_planned_any_more
     )
 
 
-def test_for_one_call_another_stands_in_the_train_functions_place():
+def test_for_one_call_another_stands_in_the_train_functions_place(watch_of):
     class Model:
-        train_function = staticmethod(lambda batch: ["plain", batch])
+        def __init__(self):
+            self.train_function = lambda batch: ["plain", batch]
+            self.history = object()  # of the present fit
 
+    recorder = watch_of(every=1).recorder
     model = Model()
     plain = model.train_function
-    engage(model, lambda own, batch: (own is plain, model.train_function is plain, own(batch)))
+    engage(model, lambda own, batch: (own is plain, model.train_function is plain, own(batch)), recorder)
     assert model.train_function is not plain
     assert model.train_function(3) == (True, True, ["plain", 3])
-    engage(model, len)
-    engage(model, len)  # the call that was prepared never came
+    engage(model, len, recorder)  # the call that was prepared never comes
     disengage(model)
     assert model.train_function is plain
+    engage(model, len, recorder)
+    model.history = object()  # of another fit
+    assert model.train_function(4) == ["plain", 4]
+    assert recorder._info.notices == ()
+    engage(model, len, recorder)
+    engage(model, len, recorder)
+    assert recorder._info.notices == (ANOTHER,)
+    model.train_function = None
+    engage(model, len, recorder)
+    assert model.train_function is None

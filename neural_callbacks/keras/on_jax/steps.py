@@ -92,7 +92,7 @@ class Steps:
     def engage(self, count: int) -> None:
         """See `Observer`."""
         with self._watch.recorder.contained(INSTRUMENTED):
-            engage(self._model, partial(self._run, count))
+            engage(self._model, partial(self._run, count), self._watch.recorder)
 
     def end(self) -> None:
         """See `Observer`."""

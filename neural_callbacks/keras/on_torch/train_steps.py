@@ -65,7 +65,7 @@ class TrainSteps:
         """See `Observer`."""
         del count  # Keras' train function covers one step on torch
         with self._watch.recorder.contained(TAPS):
-            engage(self._model, self._run)
+            engage(self._model, self._run, self._watch.recorder)
 
     def end(self) -> None:
         """See `Observer`."""
