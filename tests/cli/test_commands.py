@@ -120,7 +120,7 @@ def test_ctrl_c_as_soon_as_training_is_done_is_0(run, network, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "measured", "observed"),
     [
-        ([], "every 10 steps measured", (None, None)),
+        ([], "measured as often as 2 % of the time allows", (None, None)),
         (["--every", "1"], "every step measured", (1, None)),
         (["--backend", "pytorch"], "measured as often as 2 % of the time allows", (None, None)),
         (["--backend", "pytorch", "--every", "25"], "every 25 steps measured", (25, None)),
@@ -153,15 +153,6 @@ def test_an_interval_and_a_budget_exclude_each_other(run, network):
     assert error == (
         "--every 10 and --overhead-budget 0.02 exclude each other: each says which steps are measured; write one of "
         "them.\n"
-    )
-
-
-def test_a_budget_for_a_backend_that_knows_none_is_1(run, network):
-    code, error = run("debug", network(GOOD), "--port", 0, "--overhead-budget", "0.05")
-    assert code == 1
-    assert error == (
-        "An overhead budget is for PyTorch so far, and the backend is tensorflow: write --every N to measure every "
-        "N-th step there, or choose --backend pytorch.\n"
     )
 
 

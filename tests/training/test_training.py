@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from neural.data import datasets
-from neural.dsl.errors import BackendMissingError, DataError, NetworkSyntaxError, NeuralError
+from neural.dsl.errors import BackendMissingError, DataError, NetworkSyntaxError
 from neural.dsl.parser import parse
 from neural.session.reader import SessionReader, find_sessions
 from neural.training import start
 from neural.training.examples import prepare
 from neural.training.progress import Observation, Progress
 from neural_callbacks.pytorch import manager
+from neural_callbacks.schedule import DEFAULT_OVERHEAD_BUDGET
 
 BACKENDS = ["pytorch", "tensorflow"]
 
@@ -130,12 +131,16 @@ def test_an_observed_training_leaves_a_session_and_is_the_same(backend, tmp_path
     np.testing.assert_allclose(observed.epochs[-1][2], plain.epochs[-1][2], rtol=1e-5)
 
 
-def test_without_an_interval_keras_measures_every_tenth_step(tmp_path):
-    trained("tensorflow", observe=Observation(tmp_path, run_name="seen"))
+def test_without_an_interval_keras_measures_within_a_budget(tmp_path):
+    trained("tensorflow", observe=Observation(tmp_path, run_name="seen", overhead_budget=0.05))
     reader = SessionReader(tmp_path / "seen" / "neuraldbg")
     reader.refresh()
-    assert reader.steps().tolist() == [0, 10, 20]
-    assert reader.info().every == 10
+    assert reader.steps().tolist()[:5] == [0, 1, 2, 3, 4]
+    assert (reader.info().every, reader.info().overhead_budget) == (None, 0.05)
+    trained("tensorflow", epochs=1, observe=Observation(tmp_path, run_name="again"))
+    reader = SessionReader(tmp_path / "again" / "neuraldbg")
+    reader.refresh()
+    assert reader.info().overhead_budget == DEFAULT_OVERHEAD_BUDGET
 
 
 @pytest.mark.parametrize(("every", "overhead_budget"), [(5, None), (None, 0.1), (None, None)])
@@ -231,8 +236,6 @@ def test_data_is_checked_before_anything_starts(tmp_path):
         trained("pytorch", dataset="cats", observe=Observation(tmp_path))
     with pytest.raises(DataError, match="The images of mnist are"):
         start.check(network(), backend="pytorch", dataset="mnist")
-    with pytest.raises(NeuralError, match=r"^An overhead budget is for PyTorch so far, and the backend is tensorflow:"):
-        trained("tensorflow", observe=Observation(tmp_path, overhead_budget=0.02))
     assert not list(tmp_path.iterdir())
 
 
